@@ -1,0 +1,57 @@
+"""WebSockets for the web app you already have.
+
+Start at `WebSockets`; see README.md and docs/.
+"""
+
+from __future__ import annotations
+
+from .config import INHERIT, Heartbeat, Limits, Policy, ServerLimits
+from .errors import (
+    BadMessage,
+    ConfigError,
+    ConnectionClosed,
+    MessageTooBig,
+    Refused,
+    TooManyRooms,
+    WebSocketError,
+)
+from .gate.auth.anonymous import Anonymous
+from .gate.auth.jwt import JWTAuth
+from .hub.audience import Audience
+from .hub.hub import Sent
+from .receipt import Receipt
+from .route import Route
+from .sockets import WebSockets
+from .types import Authenticator, Granted, Principal, UpgradeRequest
+from .websocket import BlockingWebSocket, WebSocket
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "INHERIT",
+    "Anonymous",
+    "Audience",
+    "Authenticator",
+    "BadMessage",
+    "BlockingWebSocket",
+    "ConfigError",
+    "ConnectionClosed",
+    "Granted",
+    "Heartbeat",
+    "JWTAuth",
+    "Limits",
+    "MessageTooBig",
+    "Policy",
+    "Principal",
+    "Receipt",
+    "Refused",
+    "Route",
+    "Sent",
+    "ServerLimits",
+    "TooManyRooms",
+    "UpgradeRequest",
+    "WebSocket",
+    "WebSocketError",
+    "WebSockets",
+    "__version__",
+]

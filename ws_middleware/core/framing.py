@@ -1,0 +1,313 @@
+"""Frames and whole messages (RFC 6455 sections 5 to 7), with bounds.
+
+The only module that imports wsproto (deflate will be the second). wsproto parses frames well and
+bounds nothing, so `_Bounds` goes into it through its public `Extension` hooks; it yields pieces of
+messages, so they are put together here; and after an error it would go on buffering, so nothing is
+fed to it any more.
+
+`Framing.next_event` is the only way out, and `encode` the only way to a data frame: plain frames
+that lie whole in the buffer can be read without wsproto, and compression added, behind these two.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import (
+    BytesMessage,
+    CloseConnection,
+    Ping,
+    Pong,
+    TextMessage,
+)
+from wsproto.extensions import Extension
+from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, RsvBits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsproto.frame_protocol import FrameDecoder
+
+    from ws_middleware.config import Limits
+    from ws_middleware.types import EncodedMessage
+
+__all__ = ["Failed", "Framing", "PeerClosed", "PeerPinged", "PeerPonged", "encode", "encode_close"]
+
+_CONTROL_PAYLOAD: Final = 125
+_NO_RSV: Final = RsvBits(False, False, False)  # noqa: FBT003 - wsproto's named tuple
+
+#: What an endpoint may put into a close frame: RFC 6455 section 7.4.1 and the IANA registry.
+_SENDABLE: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
+
+#: IANA's "bad gateway", registered after the RFC; wsproto takes it for a reserved code.
+_BAD_GATEWAY: Final = 1014
+_STAND_IN: Final = 1013
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPinged:
+    """A ping, to be answered with its own payload (RFC 6455 section 5.5.3)."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPonged:
+    """A pong, asked for or not."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerClosed:
+    """The peer's close frame; 1005 where it had no code."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The peer broke a rule: close with `code`; `why` is for the log. Nothing follows."""
+
+    code: int
+    why: str
+
+
+Frame = str | bytes | PeerPinged | PeerPonged | PeerClosed | Failed
+
+
+class _Bounds(Extension):
+    """Our limits inside wsproto's parser: what a frame declares is refused before it is read.
+
+    wsproto calls the header hook a second time if the mask key comes in a later read, so nothing
+    is counted there; counts move when a frame is complete.
+    """
+
+    name = "x-bounds"  # never negotiated, never on the wire
+
+    def __init__(self, limits: Limits) -> None:
+        self._size = limits.message_size
+        self._fragments = limits.fragments
+        self._opcode = Opcode.CONTINUATION
+        self._frame_size = 0
+        self._message_size = 0
+        self._frames = 0
+        self.why = ""
+        self.saw_bad_gateway = False
+
+    def enabled(self) -> bool:
+        return True
+
+    def offer(self) -> bool | str:
+        return False
+
+    def frame_inbound_header(
+        self,
+        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002 - the hook's signature
+        opcode: Opcode,
+        rsv: RsvBits,  # noqa: ARG002
+        payload_length: int,
+    ) -> CloseReason | RsvBits:
+        self._opcode = opcode
+        if opcode.iscontrol():
+            return _NO_RSV
+        self._frame_size = payload_length
+        declared = self._message_size + payload_length
+        if self._size is not None and declared > self._size:
+            self.why = f"message_too_big: {declared} bytes declared, message_size is {self._size}"
+            return CloseReason.MESSAGE_TOO_BIG
+        if self._fragments is not None and self._frames >= self._fragments:
+            self.why = f"too_many_fragments: fragments is {self._fragments}"
+            return CloseReason.MESSAGE_TOO_BIG
+        return _NO_RSV
+
+    def frame_inbound_payload_data(
+        self,
+        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002
+        data: bytes,
+    ) -> bytes | CloseReason:
+        # Control payloads come whole, so the code is here if there is one.
+        if self._opcode is Opcode.CLOSE and data[:2] == struct.pack("!H", _BAD_GATEWAY):
+            self.saw_bad_gateway = True
+            return struct.pack("!H", _STAND_IN) + data[2:]
+        return data
+
+    def frame_inbound_complete(
+        self,
+        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002
+        fin: bool,  # noqa: FBT001
+    ) -> bytes | CloseReason | None:
+        if not self._opcode.iscontrol():
+            self._message_size = 0 if fin else self._message_size + self._frame_size
+            self._frames = 0 if fin else self._frames + 1
+        return None
+
+
+class Framing:
+    """One connection's frames, from the end of the handshake on. No input makes it raise."""
+
+    def __init__(self, limits: Limits, early: bytes = b"") -> None:
+        self._bounds = _Bounds(limits)
+        self._connection = Connection(ConnectionType.SERVER, [self._bounds], early)
+        self._events: Iterator[Any] | None = self._connection.events()
+        self._text: io.StringIO | None = None
+        self._binary: bytearray | None = None
+        self._over = False
+
+    def receive_data(self, data: bytes) -> None:
+        """Store bytes; nothing is parsed before it is asked for."""
+        if not self._over:
+            self._connection.receive_data(data)
+            if self._events is None:
+                self._events = self._connection.events()
+
+    def next_event(self) -> Frame | None:
+        """Parse until one whole message or control frame, or return `None`."""
+        while self._events is not None:
+            event = next(self._events, None)
+            if event is None:
+                self._events = None
+            elif (frame := self._take(event)) is not None:
+                return frame
+        return None
+
+    def _take(self, event: Any) -> Frame | None:  # noqa: ANN401 - wsproto's events, tried in turn
+        if isinstance(event, TextMessage):
+            return self._take_text(event)
+        if isinstance(event, BytesMessage):
+            return self._take_binary(event)
+        if isinstance(event, Ping):
+            return PeerPinged(bytes(event.payload))
+        if isinstance(event, Pong):
+            return PeerPonged(bytes(event.payload))
+        return self._take_close(event)
+
+    def _take_text(self, event: TextMessage) -> str | None:
+        if self._text is None:
+            if event.message_finished:
+                return event.data
+            self._text = io.StringIO()
+        self._text.write(event.data)
+        if not event.message_finished:
+            return None
+        message, self._text = self._text.getvalue(), None
+        return message
+
+    def _take_binary(self, event: BytesMessage) -> bytes | None:
+        if self._binary is None:
+            if event.message_finished:
+                return bytes(event.data)
+            self._binary = bytearray()
+        self._binary += event.data
+        if not event.message_finished:
+            return None
+        message, self._binary = bytes(self._binary), None
+        return message
+
+    def _take_close(self, event: CloseConnection) -> PeerClosed | Failed:
+        # wsproto reports its own refusals as the peer's close frames; only a frame that it really
+        # parsed has moved its state.
+        failed = self._connection.state.name in {"OPEN", "LOCAL_CLOSING"}
+        self.stop()
+        code = int(event.code)
+        if failed:
+            return Failed(code, self._bounds.why or f"protocol_error: {event.reason}")
+        if self._bounds.saw_bad_gateway:
+            code = _BAD_GATEWAY
+        return PeerClosed(code, event.reason or "")
+
+    def stop(self) -> None:
+        """Parse and keep nothing any more."""
+        self._over = True
+        self._events = None
+        self._text = self._binary = None
+
+
+# --- outgoing ------------------------------------------------------------------------------------
+
+#: A server's frames have no mask and no state, so one serialiser serves all connections.
+_PLAIN: Final = "plain"
+
+
+def _writer() -> FrameProtocol:
+    return FrameProtocol(False, [])  # noqa: FBT003 - wsproto: client=False
+
+
+def encode(message: str | bytes | EncodedMessage) -> bytes:
+    """Return the frame of a whole message; an `EncodedMessage` keeps it for the next socket.
+
+    Raises:
+        ValueError: a text holds a lone surrogate.
+    """
+    if isinstance(message, (str, bytes)):
+        return bytes(_writer().send_data(message))
+    frame = message.frames.get(_PLAIN)
+    if frame is None:
+        payload: str | bytes = message.payload
+        if message.is_text:
+            frame = _text_frame(message.payload)
+        else:
+            frame = bytes(_writer().send_data(payload))
+        message.frames[_PLAIN] = frame
+    return frame
+
+
+def _text_frame(payload: bytes) -> bytes:
+    """Return a text frame of bytes that are known to be UTF-8."""
+    frame = _writer().send_data(payload)
+    frame[0] = 0x80 | Opcode.TEXT
+    return bytes(frame)
+
+
+def encode_ping(payload: bytes) -> bytes:
+    """Return a ping; at most 125 bytes (RFC 6455 section 5.5)."""
+    _check_control(payload)
+    return bytes(_writer().ping(payload))
+
+
+def encode_pong(payload: bytes) -> bytes:
+    """Return a pong; at most 125 bytes (RFC 6455 section 5.5)."""
+    _check_control(payload)
+    return bytes(_writer().pong(payload))
+
+
+def encode_close(code: int | None, reason: str = "") -> bytes:
+    """Return a close frame; without a code an empty one, as answers one (RFC 6455 section 5.5.1).
+
+    Raises:
+        ValueError: see `check_close`.
+    """
+    if code is None:
+        return bytes(_writer().close())
+    check_close(code, reason)
+    return bytes(_writer().close(code, reason))
+
+
+def _check_control(payload: bytes) -> None:
+    if len(payload) > _CONTROL_PAYLOAD:
+        msg = f"a control frame carries at most {_CONTROL_PAYLOAD} bytes, not {len(payload)}"
+        raise ValueError(msg)
+
+
+def check_close(code: int, reason: str) -> None:
+    """Refuse what must not be in a close frame.
+
+    Raises:
+        ValueError: the code is none that an endpoint may send (RFC 6455 section 7.4), or the
+            reason is over 123 bytes of UTF-8 (section 5.5).
+    """
+    if isinstance(code, bool) or code not in _SENDABLE:
+        msg = (
+            f"close code {code!r} cannot be sent: 1000-1003, 1007-1014 and 3000-4999 can "
+            "(4000-4999 are yours)"
+        )
+        raise ValueError(msg)
+    size = len(reason.encode())
+    if size > _CONTROL_PAYLOAD - 2:
+        msg = f"a close reason has at most {_CONTROL_PAYLOAD - 2} bytes of UTF-8, not {size}"
+        raise ValueError(msg)

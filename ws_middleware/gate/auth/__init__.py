@@ -1,0 +1,1 @@
+"""Authenticators: `(UpgradeRequest) -> Principal`, or `Refused`. PyJWT is imported in `jwt` alone."""

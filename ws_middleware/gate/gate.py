@@ -1,0 +1,188 @@
+"""The gate: everything that is asked before a 101, in its order, and the caps.
+
+`check` runs before the authenticator and `admit` after it; between the two lies whatever the
+engine has to wait for. Both are plain functions, callable from any thread, under one lock that is
+held for microseconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ws_middleware.types import Refusal
+
+from .credentials import find_credential
+from .origin import OriginRule
+from .routing import PathTable, PathTemplate
+from .upgrade import find_problem
+
+if TYPE_CHECKING:
+    from ws_middleware.config import EffectivePolicy, ServerLimits
+    from ws_middleware.types import Principal, UpgradeRequest
+
+__all__ = ["Candidate", "Entry", "Gate", "Slot"]
+
+
+class Entry(Protocol):
+    """What the gate needs to know of a route."""
+
+    name: str
+    policy: EffectivePolicy
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """A route with its origin rule, made once."""
+
+    entry: Any
+    origin: OriginRule
+
+
+class Slot:
+    """A place in the caps. `release` gives it back, once, however often it is called."""
+
+    __slots__ = ("_gate", "_keys", "undecided")
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._keys: tuple[tuple[str, str] | None, ...] = ()
+        self.undecided = True
+
+    def release(self) -> None:
+        """Give the place back."""
+        self._gate._release(self)  # noqa: SLF001 - the two are one thing
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A request that passed all checks before the authenticator."""
+
+    request: UpgradeRequest
+    entry: Any
+    slot: Slot
+
+
+class Gate:
+    """All checks of one `WebSockets`."""
+
+    def __init__(self, limits: ServerLimits, refuse_with: str = "http") -> None:
+        self._limits = limits
+        self._refuse_with = refuse_with
+        self._table: PathTable[_Guarded] = PathTable()
+        self._lock = threading.Lock()
+        self._undecided = 0
+        self._open = 0
+        self._per_user: Counter[tuple[str, str]] = Counter()
+
+    def add(self, template: PathTemplate, entry: Entry) -> None:
+        """Serve `entry` under `template`.
+
+        Raises:
+            ConfigError: the path is taken, or an origin in the policy is none.
+        """
+        policy = entry.policy
+        rule = OriginRule(policy.origins, ambient=policy.is_ambient)
+        self._table.add(template, _Guarded(entry, rule))
+
+    def check(self, request: UpgradeRequest, now: float) -> Refusal | Candidate:  # noqa: ARG002
+        """Return a refusal, or a candidate that holds a place among the undecided."""
+        found = self._table.find(request.path)
+        if found is None:
+            refusal = Refusal(404, "route_unknown", "there is no WebSocket endpoint at this path")
+            return self._dress(refusal, request, self._refuse_with)
+        guarded, parameters = found
+        policy: EffectivePolicy = guarded.entry.policy
+        request = replace(request, path_params=parameters)
+        request = find_credential(request, getattr(policy.auth, "sources", ()))
+        problem = find_problem(request)
+        if problem is not None:
+            return problem  # always HTTP: this may be no WebSocket client at all
+        refusal_ = guarded.origin.check(request)
+        if refusal_ is None:
+            slot = self._reserve()
+            if isinstance(slot, Slot):
+                return Candidate(request, guarded.entry, slot)
+            refusal_ = slot
+        return self._dress(refusal_, request, policy.refuse_with)
+
+    @staticmethod
+    def _dress(refusal: Refusal, request: UpgradeRequest, refuse_with: str) -> Refusal:
+        """Put a refusal into the form that the policy asks for, where the client can take it."""
+        if refuse_with == "close" and find_problem(request) is None:
+            return replace(refusal, as_close=True)
+        return refusal
+
+    def dress(self, refusal: Refusal, candidate: Candidate) -> Refusal:
+        """Return a refusal that came after `check` in the form that the policy asks for."""
+        return replace(refusal, as_close=candidate.entry.policy.refuse_with == "close")
+
+    # --- caps --------------------------------------------------------------------------------
+
+    def _reserve(self) -> Slot | Refusal:
+        with self._lock:
+            if self._limits.connections is not None and self._open >= self._limits.connections:
+                return _full("connections", self._limits.connections)
+            if self._limits.undecided is not None and self._undecided >= self._limits.undecided:
+                return _full("undecided", self._limits.undecided)
+            self._undecided += 1
+        return Slot(self)
+
+    def admit(self, candidate: Candidate, principal: Principal, now: float) -> Refusal | Slot:  # noqa: ARG002
+        """Return the candidate's slot, now counted in every cap, or a refusal."""
+        policy: EffectivePolicy = candidate.entry.policy
+        cap = policy.limits.connections_per_user
+        key = (candidate.entry.name, principal.id)
+        with self._lock:
+            if self._limits.connections is not None and self._open >= self._limits.connections:
+                return self.dress(_full("connections", self._limits.connections), candidate)
+            counted = principal.is_authenticated
+            if counted and cap is not None and self._per_user[key] >= cap:
+                refusal = Refusal(
+                    429,
+                    "too_many_connections",
+                    "you have too many open connections",
+                    f"user {principal.id!r} has {cap} sockets here (connections_per_user)",
+                    retry_after=60,
+                )
+                return self.dress(refusal, candidate)
+            slot = candidate.slot
+            slot.undecided = False
+            self._undecided -= 1
+            self._open += 1
+            slot._keys = (key if counted else None,)  # noqa: SLF001 - the two are one thing
+            if counted:
+                self._per_user[key] += 1
+        return slot
+
+    def _release(self, slot: Slot) -> None:
+        with self._lock:
+            if slot.undecided:
+                slot.undecided = False
+                self._undecided -= 1
+            elif slot._keys:  # noqa: SLF001
+                self._open -= 1
+                for key in slot._keys:  # noqa: SLF001
+                    if key is not None:
+                        self._per_user[key] -= 1
+                        if not self._per_user[key]:
+                            del self._per_user[key]
+            slot._keys = ()  # noqa: SLF001
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many are undecided and open, and how many users have a socket."""
+        with self._lock:
+            return self._undecided, self._open, len(self._per_user)
+
+
+def _full(setting: str, value: int) -> Refusal:
+    return Refusal(
+        503,
+        "server_full",
+        "the server takes no more connections for now",
+        f"{value} reached (ServerLimits.{setting})",
+        retry_after=5,
+    )

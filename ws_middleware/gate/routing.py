@@ -1,0 +1,128 @@
+"""Paths: `/ws/chat/<int:room>` as Flask writes it, `/ws/chat/{room:int}` as Starlette does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+from uuid import UUID
+
+from ws_middleware.errors import ConfigError
+from ws_middleware.names import is_name
+
+__all__ = ["PathTable", "PathTemplate"]
+
+#: `<converter:name>`, `<name>`, `{name:converter}`, `{name}`.
+_PARAMETER: Final = re.compile(
+    r"<(?:(?P<flask>[a-z]+):)?(?P<name>[A-Za-z_]\w*)>"
+    r"|\{(?P<name2>[A-Za-z_]\w*)(?::(?P<starlette>[a-z]+))?\}",
+    re.ASCII,
+)
+
+_Converter = tuple[str, Callable[[str], Any]]
+
+_CONVERTERS: Final[dict[str, _Converter]] = {
+    "str": (r"[^/]+", str),
+    "string": (r"[^/]+", str),
+    "path": (r"[^/].*?", str),
+    "int": (r"[0-9]+", int),
+    "float": (r"[0-9]+\.[0-9]+", float),
+    "uuid": (r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", UUID),
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PathTemplate:
+    """A path with its parameters.
+
+    Raises:
+        ConfigError: it doesn't begin with a slash, a converter is unknown, a parameter comes twice.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        pattern, converters = self._compile()
+        object.__setattr__(self, "_pattern", pattern)
+        object.__setattr__(self, "converters", converters)
+
+    def _compile(self) -> tuple[re.Pattern[str], dict[str, Callable[[str], Any]]]:
+        if not self.text.startswith("/") or "?" in self.text or "#" in self.text:
+            msg = f"a route's path begins with / and has no ? or #, got {self.text!r}"
+            raise ConfigError(msg)
+        converters: dict[str, Callable[[str], Any]] = {}
+        pattern, end = "", 0
+        for found in _PARAMETER.finditer(self.text):
+            name = found["name"] or found["name2"]
+            kind = found["flask"] or found["starlette"] or "str"
+            if kind not in _CONVERTERS:
+                msg = f"{self.text}: unknown converter {kind!r}; there are {', '.join(_CONVERTERS)}"
+                raise ConfigError(msg)
+            if name in converters:
+                msg = f"{self.text}: the parameter {name!r} comes twice"
+                raise ConfigError(msg)
+            expression, converters[name] = _CONVERTERS[kind]
+            pattern += re.escape(self.text[end : found.start()]) + f"(?P<{name}>{expression})"
+            end = found.end()
+        rest = self.text[end:]
+        if re.search(r"[<>{}]", re.sub(_PARAMETER, "", self.text)):
+            msg = (
+                f"{self.text}: cannot read the parameters; write <int:room> or {{room:int}}, "
+                "or a plain <room>"
+            )
+            raise ConfigError(msg)
+        return re.compile(pattern + re.escape(rest), re.DOTALL), converters
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of its parameters, in order."""
+        return tuple(self.__dict__["converters"])
+
+    @property
+    def masked(self) -> str:
+        """The path with every parameter as `*`: a route's name where none is given."""
+        return _PARAMETER.sub("*", self.text)
+
+    def match(self, path: str) -> dict[str, Any] | None:
+        """Return the parameters if `path` (decoded) is one of this template, else `None`.
+
+        A parameter becomes a room or a part of a name, so one that cannot be a name is no match.
+        """
+        found = self.__dict__["_pattern"].fullmatch(path)
+        if found is None:
+            return None
+        values: dict[str, str] = found.groupdict()
+        if not all(is_name(value) for value in values.values()):
+            return None
+        return {name: self.__dict__["converters"][name](text) for name, text in values.items()}
+
+
+class PathTable(Generic[T]):
+    """What is served under which path; a path without parameters comes before one with."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[PathTemplate, T]] = []
+
+    def add(self, template: PathTemplate, value: T) -> None:
+        """Add one.
+
+        Raises:
+            ConfigError: the same path (whatever its parameters are called) is there already.
+        """
+        for other, _ in self._entries:
+            if other.masked == template.masked and other.text == template.text:
+                msg = f"there is a route for {template.text} already"
+                raise ConfigError(msg)
+        self._entries.append((template, value))
+        self._entries.sort(key=lambda entry: bool(entry[0].parameters))
+
+    def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
+        """Return what is served under `path`, with its parameters, or `None`."""
+        for template, value in self._entries:
+            parameters = template.match(path)
+            if parameters is not None:
+                return value, parameters
+        return None

@@ -1,0 +1,120 @@
+"""Is this request one for a WebSocket? RFC 6455 section 4.2.1, and nothing taken on trust.
+
+Asked only where we hold the head or the environ; an ASGI server has done the handshake already.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import TYPE_CHECKING, Final
+
+from ws_middleware.types import Refusal
+
+if TYPE_CHECKING:
+    from ws_middleware.types import Headers, UpgradeRequest
+
+__all__ = ["find_problem"]
+
+_VERSION: Final = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"))
+_KEY_BYTES: Final = 16
+_SUBPROTOCOLS: Final = 32
+_EXTENSIONS: Final = 16
+
+#: RFC 9110 section 5.6.2.
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+#: Fields of which there may be one at most; two are an attempt to be read in two ways.
+_SINGLE: Final = ("host", "origin", "sec-websocket-key", "sec-websocket-version", "upgrade")
+
+
+def find_problem(request: UpgradeRequest) -> Refusal | None:
+    """Return why this is no valid upgrade request, or `None` if it is one."""
+    headers = request.headers
+    return (
+        _check_request_line(request)
+        or _check_single(headers)
+        or _check_body(headers)
+        or _check_upgrade(headers)
+        or _check_key(headers)
+        or _check_lists(headers)
+    )
+
+
+def _malformed(detail: str) -> Refusal:
+    return Refusal(400, "upgrade_malformed", detail)
+
+
+def _check_request_line(request: UpgradeRequest) -> Refusal | None:
+    if request.http_version != "1.1":
+        return Refusal(505, "http_version", "a WebSocket upgrade needs HTTP/1.1")
+    if request.method != "GET":
+        headers = (("Allow", "GET"),)
+        return Refusal(405, "method_not_allowed", "a WebSocket upgrade is a GET", headers=headers)
+    target = request.target
+    if target.startswith("/"):
+        return None
+    # Absolute form must be understood (RFC 9112 section 3.2.2), but not as a second opinion on
+    # which host is meant.
+    scheme, separator, rest = target.partition("://")
+    authority = re.split(r"[/?]", rest, maxsplit=1)[0]
+    if separator and scheme.lower() in {"http", "https", "ws", "wss"}:
+        if authority.lower() == request.host.lower():
+            return None
+        return _malformed("the request target names another host than the Host header")
+    return _malformed("the request target must be a path")
+
+
+def _check_single(headers: Headers) -> Refusal | None:
+    for name in _SINGLE:
+        if len(headers.get_all(name)) > 1:
+            return _malformed(f"there is more than one {name} header")
+    return None
+
+
+def _check_body(headers: Headers) -> Refusal | None:
+    # What follows the head would be frames to us and a body to a proxy: request smuggling.
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        return _malformed("a WebSocket upgrade has no body")
+    return None
+
+
+def _check_upgrade(headers: Headers) -> Refusal | None:
+    upgrade = headers.get("upgrade")
+    if upgrade is None:
+        detail = "this is a WebSocket endpoint: connect with a WebSocket client"
+        if "sec-websocket-key" in headers:
+            detail += " (the Upgrade header is missing: does a proxy drop it?)"
+        return Refusal(426, "upgrade_required", detail, headers=_VERSION)
+    if upgrade.strip().lower() != "websocket":
+        return Refusal(426, "upgrade_required", "Upgrade must be websocket", headers=_VERSION)
+    if "upgrade" not in {token.lower() for token in headers.tokens("connection")}:
+        return _malformed("the Connection header must contain the token Upgrade")
+    version = headers.get("sec-websocket-version")
+    if version != "13":
+        detail = f"Sec-WebSocket-Version must be 13, not {(version or 'missing')[:20]}"
+        return Refusal(426, "version_not_supported", detail, headers=_VERSION)
+    return None
+
+
+def _check_key(headers: Headers) -> Refusal | None:
+    key = headers.get("sec-websocket-key", "")
+    try:
+        size = len(base64.b64decode(key, validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    if size != _KEY_BYTES:
+        return _malformed("Sec-WebSocket-Key must be 16 bytes in base64")
+    return None
+
+
+def _check_lists(headers: Headers) -> Refusal | None:
+    offered = headers.tokens("sec-websocket-protocol")
+    if len(offered) > _SUBPROTOCOLS:
+        return _malformed(f"there are more than {_SUBPROTOCOLS} subprotocols")
+    if not all(_TOKEN.fullmatch(token) for token in offered):
+        return _malformed("Sec-WebSocket-Protocol must be a list of tokens")
+    if len(headers.tokens("sec-websocket-extensions")) > _EXTENSIONS:
+        return _malformed(f"there are more than {_EXTENSIONS} extension offers")
+    return None

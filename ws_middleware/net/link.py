@@ -1,0 +1,467 @@
+"""The asyncio end of one connection: moves bytes between a transport and a session, and obeys it.
+
+Nothing is decided here that the session or the engine could decide. What is the link's own: how
+much is pulled in a turn, when reading pauses for want of room, and the clock. What goes out is in
+`outflow`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from ws_middleware.core.events import Closed, PongReceived, RefusedBySession
+from ws_middleware.core.session import Session, State, Wants
+from ws_middleware.errors import ConnectionClosed
+from ws_middleware.receipt import Receipt
+from ws_middleware.types import UpgradeRequest
+
+from .outflow import Outflow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ws_middleware.config import EffectivePolicy
+    from ws_middleware.core.events import Event
+    from ws_middleware.types import EncodedMessage, Refusal
+    from ws_middleware.websocket import WebSocket
+
+    from .engine import Engine
+    from .runtime import Runtime
+
+__all__ = ["SocketLink"]
+
+#: Events that one peer gets in a turn of the loop; then the others have theirs.
+_EVENTS: Final = 256
+#: How long a peer's messages may go untaken while nobody is in receive().
+_UNREAD: Final = 120.0
+#: Lateness of a timer, in seconds, from which on our own loop counts as having stood still.
+_LATE: Final = 0.05
+#: How long the last bytes may take after both sides have ended.
+_LAST: Final = 5.0
+
+
+class SocketLink(asyncio.BufferedProtocol):
+    """One connection, from `connection_made` to `connection_lost`."""
+
+    def __init__(self, engine: Engine, runtime: Runtime, session: Session | None = None) -> None:
+        self.runtime = runtime
+        #: What the engine has under way for it, to be dropped when the connection is lost.
+        self.on_lost: Callable[[], None] | None = None
+        #: Messages, for the log.
+        self.taken = 0
+        self.sent = 0
+        self._engine = engine
+        self._given = session
+        self._session: Session
+        self._transport: asyncio.Transport
+        self._out: Outflow
+        self._websocket: WebSocket | None = None
+        self._obeyed = Wants.READ
+        self._reading = True
+        self._backlog = False
+        self._eof = False
+        self._lost = False
+        self._flush_asked = False
+        self._pings: dict[bytes, list[Receipt[float]]] = {}
+        self._gone: list[Receipt[None]] = []
+        self._why: str | None = None
+        self._tick: int | None = None
+        self._armed: float | None = None
+        self._expires: float | None = None
+        self._unread_since: float | None = None
+        self._abort_at: float | None = None
+
+    # --- what asyncio calls ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+        now = time.monotonic()
+        self._session = self._given or self._engine.new_session(self._peer(), now)
+        self._given = None
+        self._out = Outflow(self._transport, self._session)
+        self.runtime.add(self)
+        self._pull(now)
+
+    def _peer(self) -> tuple[str, int] | None:
+        name = self._transport.get_extra_info("peername")
+        return (name[0], name[1]) if isinstance(name, tuple) else None
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Lend the loop's one buffer."""
+        return self.runtime.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        now = time.monotonic()
+        self._session.receive_data(bytes(self.runtime.buffer[:nbytes]), now)
+        self._pull(now)
+
+    def eof_received(self) -> bool:
+        """Take the peer's end; the session says what becomes of our half."""
+        now = time.monotonic()
+        self._eof = True
+        self._session.receive_eof(now)
+        self._pull(now)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a reset is an end
+        """Clean up, whatever happened."""
+        now = time.monotonic()
+        self._lost = self._eof = True
+        self._session.receive_eof(now)
+        while (event := self._session.next_event(now)) is not None:  # bounded: nothing more comes
+            self._handle(event, now)
+        self._disarm()
+        self.runtime.remove(self)
+        if self.on_lost is not None:
+            self.on_lost()
+        gone, self._gone = self._gone, []
+        for receipt in gone:
+            receipt.resolve(None)
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more for now."""
+        self._out.pause(time.monotonic())
+        self._arm()
+
+    def resume_writing(self) -> None:
+        """It takes more."""
+        self._out.resume()
+
+    # --- from the peer -----------------------------------------------------------------------
+
+    def _pull(self, now: float) -> None:
+        """Take events while there is room for them, at most so many a turn."""
+        session, state = self._session, self._session.state
+        for _ in range(_EVENTS):
+            if self._is_full():
+                break
+            event = session.next_event(now, handled=self._is_handled())
+            if event is None:
+                break
+            self._handle(event, now)
+        else:
+            self._go_on_soon()
+        self._note_room(now)
+        self._obey()
+        if self._armed is None or session.state is not state or session.holds_end:
+            self._arm()
+
+    def _go_on_soon(self) -> None:
+        """Leave the rest for the next turn, and read nothing more before."""
+        if not self._backlog:
+            self._backlog = True
+            self.runtime.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._backlog = False
+        if not self._lost:
+            self._pull(time.monotonic())
+
+    def _is_full(self) -> bool:
+        # After the peer's end the rest is bounded, and the end itself is behind it.
+        return self._websocket is not None and self._websocket.inbox.is_full and not self._eof
+
+    def _is_handled(self) -> bool:
+        return self._websocket is None or self._websocket.inbox.is_handled
+
+    def _handle(self, event: Event, now: float) -> None:
+        if isinstance(event, (str, bytes)):
+            self.taken += 1
+            assert self._websocket is not None
+            self._websocket.received(event)
+        elif isinstance(event, UpgradeRequest):
+            self._engine.decide(self, event, now)
+        elif isinstance(event, RefusedBySession):
+            self._engine.refused(self, event.refusal, now)
+        elif isinstance(event, PongReceived):
+            self._ponged(event)
+        else:
+            self._closed(event)
+
+    def _ponged(self, event: PongReceived) -> None:
+        if self._websocket is not None:
+            self._websocket.latency = event.latency
+        for receipt in self._pings.pop(event.payload, ()):
+            receipt.resolve(event.latency)
+
+    def _closed(self, event: Closed) -> None:
+        if self._why is not None:
+            event = Closed(event.code, event.reason, "us", self._why)
+        self._expires = self._unread_since = None
+        if self._websocket is not None:
+            self._engine.closed(self, self._websocket, event)
+        error = ConnectionClosed(event.code, event.reason)
+        self._out.fail(error)
+        pings, self._pings = self._pings, {}
+        for receipts in pings.values():
+            for receipt in receipts:
+                receipt.fail(error)
+
+    def _note_room(self, now: float) -> None:
+        """Pause the session while there is no room, and note since when nobody takes anything."""
+        if self._is_full():
+            if self._unread_since is None:
+                self._unread_since = now
+                self._session.pause(now)
+                self._arm()
+        elif self._unread_since is not None:
+            self._unread_since = None
+            self._session.resume(now)
+
+    # --- what the session wants --------------------------------------------------------------
+
+    def _obey(self) -> None:
+        if self._lost:
+            return
+        wants = self._session.wants
+        self._set_reading(wants is not Wants.HOLD and not self._backlog)
+        if wants is not self._obeyed:
+            self._obeyed = wants
+            if wants is Wants.EOF:
+                self._end_our_half()
+            elif wants is Wants.ABORT:
+                self._let_go()
+        if not self._flush_asked:
+            self._flush_asked = True
+            self.runtime.flush_soon(self)
+
+    def _set_reading(self, reading: bool) -> None:  # noqa: FBT001 - a state, not a mode
+        if reading is not self._reading:
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _end_our_half(self) -> None:
+        self._out.flush()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """End the connection; in peace where the peer has ended it too."""
+        self._out.flush()
+        if self._eof:
+            self._abort_at = time.monotonic() + _LAST
+            self._arm()
+            self._transport.close()
+        else:
+            self._transport.abort()
+
+    def flush(self) -> None:
+        """Write all that this turn has produced, in one piece."""
+        self._flush_asked = False
+        if not self._lost:
+            self._out.flush()
+
+    # --- the clock ---------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Be woken for the first of all deadlines; an earlier one that is set already may stand."""
+        due = self._due()
+        if due is None or self._lost or (self._armed is not None and self._armed <= due):
+            return
+        self._disarm()
+        self._armed = due
+        self._tick = self.runtime.wheel.add(self, due)
+
+    def _disarm(self) -> None:
+        if self._tick is not None:
+            self.runtime.wheel.remove(self, self._tick)
+        self._tick = self._armed = None
+
+    def _due(self) -> float | None:
+        unread = None if self._unread_since is None else self._unread_since + _UNREAD
+        deadlines = (
+            self._session.next_deadline(),
+            self._expires,
+            self._abort_at,
+            self._out.deadline,
+            unread,
+        )
+        return min((each for each in deadlines if each is not None), default=None)
+
+    def handle_timeout(self, now: float, late: float) -> None:
+        """Look what is due."""
+        self._tick = self._armed = None
+        if late > _LATE:
+            self._session.loop_stood_still(late)
+        self._session.handle_timeout(now)
+        if self._expires is not None and now >= self._expires:
+            self.close(4401, "credential_expired", why="credential_expired")
+        if self._out.is_stalled(now):
+            self._drop(f"write_timeout: {self._out.waiting[0]} bytes not taken")
+        if self._unread_since is not None and now >= self._unread_since + _UNREAD:
+            self._unread(now)
+        if self._abort_at is not None and now >= self._abort_at:
+            self._transport.abort()
+        self._pull(now)
+        self._arm()
+
+    def _unread(self, now: float) -> None:
+        if self._websocket is None or self._websocket.is_waited_for:
+            self._unread_since = now
+            return
+        self._engine.warn_unread(self._websocket, _UNREAD)
+        self.close(1008, "messages_not_taken", why="messages_not_taken")
+
+    # --- what the engine tells it ------------------------------------------------------------
+
+    def accept(
+        self,
+        websocket: WebSocket,
+        policy: EffectivePolicy,
+        headers: Iterable[tuple[str, str]],
+        expires: float | None,
+    ) -> None:
+        """Answer 101. `expires` is monotonic.
+
+        Raises:
+            ValueError: a header is not allowed in HTTP; the verdict is still out.
+        """
+        now = time.monotonic()
+        self._session.accept(policy, subprotocol=websocket.subprotocol, headers=headers, now=now)
+        self._websocket = websocket
+        self._out.open(policy.limits)
+        self._expires = expires
+        self._disarm()
+
+    def begin(self) -> None:
+        """Pull what came early, now that there is somebody to take it."""
+        if not self._lost:
+            self._pull(time.monotonic())
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with a refusal.
+
+        Raises:
+            ValueError: a header is not allowed in HTTP; the verdict is still out.
+        """
+        if self._session.state is State.DECIDING:
+            now = time.monotonic()
+            self._session.refuse(refusal, now)
+            self._disarm()
+            self._pull(now)
+
+    @property
+    def is_deciding(self) -> bool:
+        """Whether a verdict is still wanted."""
+        return self._session.state is State.DECIDING and not self._lost
+
+    def shut(self, code: int, reason: str) -> None:
+        """Close at shutdown, whatever state it is in."""
+        if self._session.state is State.OPEN:
+            self.close(code, reason, why="shutdown")
+        elif self._session.state is State.HEAD:
+            self._drop("shutdown")
+        elif self._session.state is State.DECIDING:
+            self._engine.refuse_at_shutdown(self)
+
+    @property
+    def fileno(self) -> int:
+        """The descriptor, for a forked child to let go of; -1 if there is none any more."""
+        sock = self._transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
+
+    # --- what a websocket and the hub tell it (`websocket.Connection`) -----------------------
+
+    def is_current(self) -> bool:
+        """Whether the calling thread is the loop's."""
+        return self.runtime.is_current()
+
+    def run(self, action: Callable[[], None]) -> bool:
+        """Run `action` on the loop; False if it has ended."""
+        return self.runtime.run(action)
+
+    def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
+        """Queue a message; a receipt if the peer or the turn has enough for now."""
+        if self._session.state is not State.OPEN or self._websocket is None:
+            return Receipt.failed(self._ended())
+        if not self._out.send(message):
+            self._too_slow()
+            return Receipt.failed(self._ended())
+        self.sent += 1
+        if not self._flush_asked:
+            self._flush_asked = True
+            self.runtime.flush_soon(self)
+        return self._out.drained()
+
+    def deliver(self, message: EncodedMessage) -> None:
+        """Queue a message from the hub, where nobody waits."""
+        if self._session.state is State.OPEN and self._websocket is not None:
+            if not self._out.send(message):
+                self._too_slow()
+                return
+            self.sent += 1
+            if not self._flush_asked:
+                self._flush_asked = True
+                self.runtime.flush_soon(self)
+
+    def _too_slow(self) -> None:
+        """The peer does not keep up: what waits is dropped, and it is told why."""
+        size, count = self._out.waiting
+        self._out.drop()
+        why = f"slow_consumer: {size} bytes in {count} messages waiting"
+        self.close(1013, "slow_consumer", why=why)
+
+    def _ended(self) -> ConnectionClosed:
+        if self._websocket is not None and self._websocket.close_code is not None:
+            return ConnectionClosed(self._websocket.close_code, self._websocket.close_reason)
+        return ConnectionClosed(1006)
+
+    def ping(self, receipt: Receipt[float]) -> None:
+        """Send a ping whose pong resolves `receipt`."""
+        if self._session.state is not State.OPEN:
+            receipt.fail(self._ended())
+            return
+        payload = self._session.ping(time.monotonic())
+        self._pings.setdefault(payload, []).append(receipt)
+        self._obey()
+
+    def close(self, code: int, reason: str, why: str | None = None) -> None:
+        """Start the closing handshake, after all that was sent before. `why` is for the log."""
+        if self._session.state is not State.OPEN:
+            return
+        self._why = self._why or why
+        self._out.hand_over()
+        now = time.monotonic()
+        self._session.close(code, reason, now)
+        self._disarm()
+        self._pull(now)
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._drop("terminated")
+
+    def _drop(self, why: str) -> None:
+        if not self._lost:
+            self._why = self._why or why
+            self._transport.abort()
+
+    def resume(self) -> None:
+        """The handler is ready for more."""
+        if (self._unread_since is not None or self._session.holds_end) and not self._lost:
+            self._pull(time.monotonic())
+
+    def join(self, room: str) -> None:
+        """Put the socket into a room."""
+        if self._websocket is not None:
+            self.runtime.registry.join(self._websocket, room)
+
+    def leave(self, room: str) -> None:
+        """Take it out."""
+        if self._websocket is not None:
+            self.runtime.registry.leave(self._websocket, room)
+
+    def when_gone(self, receipt: Receipt[None]) -> None:
+        """Resolve `receipt` when the connection is gone."""
+        if self._lost:
+            receipt.resolve(None)
+        else:
+            self._gone.append(receipt)

@@ -1,0 +1,116 @@
+"""What we log, in one place: stable words, never payloads, tokens or cookies.
+
+Text that a peer chose is escaped and cut, so that it can neither forge a line nor fill a disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ws_middleware.core.events import Closed
+    from ws_middleware.types import Refusal, UpgradeRequest
+    from ws_middleware.websocket import WebSocket
+
+__all__ = ["RefusalLog", "log_close", "log_open", "safe"]
+
+_log: Final = logging.getLogger("ws_middleware.socket")
+_gate_log: Final = logging.getLogger("ws_middleware.gate")
+
+_CUT: Final = 200
+
+#: Refusals a second that get a line of their own; the rest are counted into the next one.
+_REFUSALS_PER_SECOND: Final = 10.0
+
+
+def safe(text: str, cut: int = _CUT) -> str:
+    """Return `text` on one line of ASCII, at most `cut` characters of it."""
+    escaped = text.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return escaped if len(escaped) <= cut else escaped[:cut] + "…"
+
+
+def _peer(request: UpgradeRequest) -> str:
+    return "-" if request.client is None else request.client[0]
+
+
+def log_open(websocket: WebSocket) -> None:
+    """One line for a socket that has opened."""
+    request = websocket.request
+    _log.info(
+        "open id=%s route=%s user=%s peer=%s",
+        websocket.id,
+        safe(websocket.route_name),
+        safe(websocket.user_id) or "-",
+        _peer(request),
+        extra={
+            "ws_id": websocket.id,
+            "ws_route": websocket.route_name,
+            "ws_user": websocket.user_id,
+        },
+    )
+
+
+def log_close(websocket: WebSocket, closed: Closed, *, after: float, taken: int, sent: int) -> None:
+    """One line for a socket that has ended. `why` may hold what the peer said: its reason."""
+    _log.info(
+        "close id=%s code=%d by=%s why=%s after=%.0fs in=%d out=%d",
+        websocket.id,
+        closed.code,
+        closed.by,
+        safe(closed.why),
+        after,
+        taken,
+        sent,
+        extra={
+            "ws_id": websocket.id,
+            "ws_route": websocket.route_name,
+            "ws_user": websocket.user_id,
+            "ws_code": closed.code,
+            "ws_by": closed.by,
+            "ws_why": closed.why,
+        },
+    )
+
+
+class RefusalLog:
+    """A line for each refusal, but not for each of a flood. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._budget = _REFUSALS_PER_SECOND
+        self._at = 0.0
+        self._unsaid = 0
+
+    def add(self, request: UpgradeRequest | None, refusal: Refusal, now: float) -> None:
+        """Log one refusal; a server fault (5xx) as a warning."""
+        unsaid = self._admit(now)
+        if unsaid is None:
+            return
+        level = logging.WARNING if refusal.status >= 500 else logging.INFO  # noqa: PLR2004
+        path = "-" if request is None else safe(request.raw_path)
+        why = safe(refusal.why or refusal.detail, 400)
+        more = f" ({unsaid} more refusals unsaid)" if unsaid else ""
+        _gate_log.log(
+            level,
+            "refused %s: %s. %s%s",
+            path,
+            refusal.code,
+            why,
+            more,
+            extra={"ws_status": refusal.status, "ws_code": refusal.code},
+        )
+
+    def _admit(self, now: float) -> int | None:
+        """Return how many went unsaid before this one, or `None` if this one does too."""
+        with self._lock:
+            grown = self._budget + (now - self._at) * _REFUSALS_PER_SECOND
+            self._budget = min(_REFUSALS_PER_SECOND, grown)
+            self._at = now
+            if self._budget < 1:
+                self._unsaid += 1
+                return None
+            self._budget -= 1
+            unsaid, self._unsaid = self._unsaid, 0
+            return unsaid

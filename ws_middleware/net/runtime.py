@@ -1,0 +1,146 @@
+"""All that belongs to one event loop: its links, timers, mailbox, and its part of the registry.
+
+Everything here is touched by that loop's thread only, but for `run`, `is_current` and `size`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ws_middleware.hub.hub import FanOut
+from ws_middleware.hub.registry import Registry
+
+from .mailbox import Mailbox
+from .timers import Wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+__all__ = ["Runtime"]
+
+#: Bytes a read takes at most, and so the grain in which a peer can hold our attention.
+_READ: Final = 64 * 1024
+
+
+class RuntimeLink(Protocol):
+    """What a runtime does with a link."""
+
+    def flush(self) -> None:
+        """Write what this turn has produced."""
+
+    def shut(self, code: int, reason: str) -> None:
+        """Close, whatever state it is in."""
+
+    def abort(self) -> None:
+        """Drop the connection."""
+
+
+class Runtime:
+    """One per loop; made on that loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.thread_id = threading.get_ident()
+        self.wheel = Wheel(loop)
+        self.mailbox = Mailbox(loop)
+        self.registry = Registry()
+        self.fan_out = FanOut(self.later)
+        self.links: set[RuntimeLink] = set()
+        #: One for all links: a read is copied out of it before the next one begins.
+        self.buffer = memoryview(bytearray(_READ))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dirty: list[RuntimeLink] = []
+        self._gone = asyncio.Event()
+
+    def is_current(self) -> bool:
+        """Whether the calling thread is this loop's. From any thread."""
+        return threading.get_ident() == self.thread_id
+
+    def run(self, action: Callable[[], None]) -> bool:
+        """Run `action` on the loop: now if this is its thread, else soon. From any thread.
+
+        False if the loop has ended: then nothing was or will be run.
+        """
+        if self.is_current():
+            action()
+            return True
+        return self.mailbox.post(action)
+
+    def later(self, delay: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+        """Run `action` after `delay` seconds, in another turn."""
+        return self.loop.call_later(delay, action)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine as a task, and hold on to it: asyncio itself does not."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- links -------------------------------------------------------------------------------
+
+    def add(self, link: RuntimeLink) -> None:
+        """A connection was made."""
+        self.links.add(link)
+
+    def remove(self, link: RuntimeLink) -> None:
+        """A connection is gone."""
+        self.links.discard(link)
+        if not self.links:
+            self._gone.set()
+
+    def flush_soon(self, link: RuntimeLink) -> None:
+        """Flush `link` at the end of this turn; one wake-up for all links together."""
+        if not self._dirty:
+            self.loop.call_soon(self._flush)
+        self._dirty.append(link)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for link in dirty:
+            link.flush()
+
+    @property
+    def size(self) -> int:
+        """How many connections there are. From any thread."""
+        return len(self.links)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    async def close(self, code: int, reason: str, *, over: float, timeout: float) -> None:
+        """Close all links, spread over `over` seconds, and end within `timeout` whatever they do."""
+        deadline = time.monotonic() + timeout
+        await self._shut_all(code, reason, min(over, timeout * 0.8))
+        await self._wait_gone(deadline - time.monotonic())
+        for link in list(self.links):
+            link.abort()
+        # Cancelled handlers get what is left of the time to clean up, and a moment in any case.
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()
+        others = self._tasks - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=max(0.2, deadline - time.monotonic()))
+        self.wheel.stop()
+        self.mailbox.close()
+
+    async def _shut_all(self, code: int, reason: str, over: float) -> None:
+        links = list(self.links)
+        pause = over / len(links) if links else 0.0
+        for number, link in enumerate(links):
+            link.shut(code, reason)
+            if pause > 0:
+                await asyncio.sleep(pause)
+            elif number % 256 == 255:  # noqa: PLR2004 - a slice of a turn
+                await asyncio.sleep(0)
+
+    async def _wait_gone(self, timeout: float) -> None:
+        self._gone.clear()
+        if self.links and timeout > 0:
+            try:
+                await asyncio.wait_for(self._gone.wait(), timeout)
+            except TimeoutError:
+                return

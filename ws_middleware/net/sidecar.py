@@ -1,0 +1,204 @@
+"""Our event loop in a daemon thread of the host's process.
+
+Lazy: the thread starts when the first door needs it, so importing an app starts nothing. One per
+process: a forked child has no thread, so it lets go of the descriptors it inherited (a connection
+that two processes hold does not end when one of them closes it) and starts its own when needed.
+A daemon with an `atexit` hook: a thread that is joined at exit would hold a reloading server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from ws_middleware.receipt import Receipt
+
+from .listener import Listener
+from .runtime import Runtime
+from .watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from .engine import Engine
+
+__all__ = ["Sidecar"]
+
+_log: Final = logging.getLogger("ws_middleware.sidecar")
+
+#: Seconds that the interpreter's exit may take for goodbyes.
+_AT_EXIT: Final = 3.0
+
+#: Every sidecar there is, for the hooks: these are registered once and can never be taken back.
+_sidecars: weakref.WeakSet[Sidecar] = weakref.WeakSet()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # noqa: PLC0415 - the extra "speed"
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+class Sidecar:
+    """The loop of one engine. `ensure`, `listen` and `close` from any thread but the loop's own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._runtime: Runtime | None = None
+        self._thread: threading.Thread | None = None
+        self._watchdog: Watchdog | None = None
+        self._listeners: list[Listener] = []
+        self._closed: Receipt[None] | None = None
+        _sidecars.add(self)
+
+    def ensure(self) -> Runtime:
+        """Return the runtime; start the thread if it does not run in this process yet."""
+        with self._lock:
+            if self._runtime is None:
+                started: Receipt[Runtime] = Receipt()
+                self._thread = threading.Thread(
+                    target=self._work, args=(started,), name="ws-sidecar", daemon=True
+                )
+                self._thread.start()
+                self._runtime = started.result(10)
+                self._watchdog = Watchdog(self._runtime)
+                self._watchdog.start()
+            return self._runtime
+
+    def _work(self, started: Receipt[Runtime]) -> None:
+        loop = _new_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            runtime = Runtime(loop)
+            self._engine.hub.attach(runtime)
+            loop.call_soon(started.resolve, runtime)
+            loop.run_forever()
+        except BaseException as error:
+            _log.exception("the sidecar's loop has ended")
+            started.fail(error)
+        finally:
+            self._engine.hub.detach(runtime)
+            with contextlib.suppress(Exception):
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+            self._engine.close()
+            if self._closed is not None:
+                self._closed.resolve(None)
+
+    def listen(self, host: str, port: int, *, reuse_port: bool) -> tuple[str, int]:
+        """Open a port of our own and return its address.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        runtime = self.ensure()
+        opening = Listener.open(self._engine, runtime, host, port, reuse_port=reuse_port)
+        listener: Listener = self._submit(runtime, opening).result(10)
+        self._listeners.append(listener)
+        return listener.address
+
+    @staticmethod
+    def _submit(runtime: Runtime, coroutine: Coroutine[Any, Any, Any]) -> Receipt[Any]:
+        receipt: Receipt[Any] = Receipt()
+
+        async def work() -> None:
+            try:
+                receipt.resolve(await coroutine)
+            except BaseException as error:
+                receipt.fail(error)
+                if not isinstance(error, Exception):
+                    raise
+
+        if not runtime.run(lambda: runtime.spawn(work()) and None):
+            coroutine.close()
+            receipt.fail(RuntimeError("the sidecar's loop has ended"))
+        return receipt
+
+    def close(self, code: int, reason: str, *, over: float, timeout: float) -> Receipt[None]:
+        """Close everything and end the thread, within `timeout` seconds; the receipt says when."""
+        with self._lock:
+            if self._closed is not None:
+                return self._closed
+            if self._runtime is None:
+                self._engine.close()
+                return Receipt.ready(None)
+            self._closed = Receipt()
+            runtime = self._runtime
+        if self._watchdog is not None:
+            self._watchdog.stop()
+
+        async def end() -> None:
+            for listener in self._listeners:
+                listener.close()
+            try:
+                await runtime.close(code, reason, over=over, timeout=timeout)
+            finally:
+                runtime.loop.stop()
+
+        runtime.run(lambda: runtime.spawn(end()) and None)
+        return self._closed
+
+    def _at_exit(self) -> None:
+        if self._pid != os.getpid() or self._runtime is None:
+            return
+        # The loop may be blocked for good by a handler: then exit does not wait for it.
+        with contextlib.suppress(TimeoutError):
+            closed = self.close(1001, "going_away", over=0.0, timeout=_AT_EXIT - 0.5)
+            closed.result(_AT_EXIT)
+
+    def _after_fork(self) -> None:
+        runtime, self._runtime = self._runtime, None
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        if runtime is None:
+            return
+        # The old loop's objects stay referenced: to collect them would close descriptors whose
+        # numbers may be somebody else's by then.
+        self._inherited = (runtime, self._thread, self._listeners)
+        filenos = [fd for listener in self._listeners for fd in listener.filenos]
+        filenos.extend(getattr(link, "fileno", -1) for link in runtime.links)
+        _let_go(filenos)
+        self._engine.hub.detach(runtime)
+        self._thread = self._watchdog = self._closed = None
+        if self._listeners:
+            _log.warning(
+                "forked after listen(): the child %d lets go of the port and the sockets; call "
+                "listen() in the process that serves",
+                self._pid,
+            )
+        self._listeners = []
+
+
+def _let_go(filenos: list[int]) -> None:
+    """Point descriptors to nothing: whoever closes them later closes nothing of ours."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fileno in filenos:
+        if fileno >= 0:
+            os.dup2(nothing, fileno, inheritable=False)
+    os.close(nothing)
+
+
+def _end_all() -> None:
+    for sidecar in list(_sidecars):
+        sidecar._at_exit()  # noqa: SLF001 - the hook is the sidecar's own
+
+
+def _reset_all() -> None:
+    for sidecar in list(_sidecars):
+        sidecar._after_fork()  # noqa: SLF001 - the hook is the sidecar's own
+
+
+atexit.register(_end_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all)

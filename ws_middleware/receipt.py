@@ -1,0 +1,134 @@
+"""What a send, a ping or a close hands back: wait for it, or don't.
+
+A `Receipt` that nobody waits for costs one small object or none (`ready()` is shared), and an
+exception in it is never reported: "not waited for" means "don't tell me".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+__all__ = ["Receipt"]
+
+T = TypeVar("T")
+
+#: Guards every change of a receipt; held for a few instructions, so one for all is enough.
+_lock = threading.Lock()
+
+
+class Receipt(Generic[T]):
+    """The outcome of something that was asked for and may still be under way.
+
+    `await` it on an event loop, or call `result()` in a thread. Both return the value or raise
+    what went wrong, as often as you like and from anywhere.
+    """
+
+    __slots__ = ("_callbacks", "_done", "_error", "_value")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[], object]] | None = None
+
+    @classmethod
+    def ready(cls, value: T) -> Receipt[T]:
+        """Return a receipt whose outcome is known."""
+        receipt = cls()
+        receipt.resolve(value)
+        return receipt
+
+    @classmethod
+    def failed(cls, error: BaseException) -> Receipt[T]:
+        """Return a receipt that raises `error` at whoever waits for it."""
+        receipt = cls()
+        receipt.fail(error)
+        return receipt
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return self._done
+
+    def resolve(self, value: T) -> None:
+        """Give it its value. Only the first outcome counts."""
+        self._settle(value, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Give it its exception. Only the first outcome counts."""
+        self._settle(None, error)
+
+    def _settle(self, value: T | None, error: BaseException | None) -> None:
+        with _lock:
+            if self._done:
+                return
+            self._value, self._error, self._done = value, error, True
+            callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            callback()
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` once it is done, in the thread that settles it; at once if it is."""
+        with _lock:
+            if not self._done:
+                if self._callbacks is None:
+                    self._callbacks = []
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait in this thread, at most `timeout` seconds, and return the outcome.
+
+        Raises:
+            RuntimeError: an event loop runs in this thread: waiting would stop it. `await` instead.
+            TimeoutError: it is not known after `timeout` seconds.
+        """
+        if not self._done:
+            if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, does not raise
+                msg = "result() would block this thread's event loop; await the receipt instead"
+                raise RuntimeError(msg)
+            event = threading.Event()
+            self.add_done_callback(event.set)
+            if not event.wait(timeout):
+                msg = f"no outcome after {timeout} s"
+                raise TimeoutError(msg)
+        return self._outcome()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self._done:
+            loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+            self.add_done_callback(lambda: _wake(loop, waiter))
+            yield from waiter
+        return self._outcome()
+
+    def _outcome(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._value)
+
+    def __repr__(self) -> str:
+        state = "pending" if not self._done else repr(self._error or self._value)
+        return f"<Receipt {state}>"
+
+
+def _wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:
+    """Resolve `waiter` on its loop, from whatever thread settled the receipt."""
+    if asyncio._get_running_loop() is loop:  # noqa: SLF001 - documented, does not raise
+        _resolve(waiter)
+        return
+    try:
+        loop.call_soon_threadsafe(_resolve, waiter)
+    except RuntimeError:  # the loop has been closed: nobody waits there any more
+        return
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

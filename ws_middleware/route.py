@@ -1,0 +1,197 @@
+"""A path with its policy, its handlers, and its own audiences.
+
+A handler is one of three shapes: a conversation (`async def`, lives as long as the socket; a `def`
+one holds a thread), events (`on_open`, `on_message`, `on_close`, each `def` or `async def`), or
+none at all (push only). Everything that can be wrong with one is a `ConfigError` where it is given.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from .callables import is_async, name_of, unwrapped
+from .errors import ConfigError
+from .gate.routing import PathTemplate
+from .hub.audience import Audience
+from .hub.registry import Address
+from .names import as_name
+from .settings import check_keywords
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .config import EffectivePolicy, Policy
+    from .hub.hub import Hub
+    from .websocket import WebSocket
+
+__all__ = ["Handler", "Route", "Shape"]
+
+Handler = Callable[..., Any]
+
+#: What a handler is given besides the path's parameters, by event.
+_ARGUMENTS: Final = {
+    "conversation": ("ws",),
+    "on_open": ("ws",),
+    "on_message": ("ws", "message"),
+    "on_close": ("ws",),
+}
+
+_RESERVED: Final = frozenset({"ws", "message"})
+
+#: The parameter whose value is the socket's first room.
+ROOM_PARAMETER: Final = "room"
+
+
+class Shape(Enum):
+    """How a route's sockets are served."""
+
+    CONVERSATION = "async def conversation"
+    BLOCKING = "def conversation"
+    EVENTS = "events"
+    PUSH = "push only"
+
+
+class Route:
+    """What is served under one path. Made by `WebSockets.route`.
+
+    As a decorator it takes a conversation and returns itself, so that routes stack.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        hub: Hub,
+        name: str | None,
+        subprotocols: Sequence[str],
+        policy: Policy,
+    ) -> None:
+        self.template = PathTemplate(path)
+        self.path = path
+        #: Its name in logs and on the bus.
+        self.name = as_name(self.template.masked if name is None else name, "route name")
+        if isinstance(subprotocols, str):
+            msg = f"{path}: subprotocols takes a list, got the text {subprotocols!r}"
+            raise ConfigError(msg)
+        self.subprotocols = tuple(subprotocols)
+        check_keywords(policy, f"route({path!r})")
+        #: What was given; put together with the app's when a door opens.
+        self.given: Policy = policy
+        #: The whole policy, from the moment a door has opened.
+        self.policy: EffectivePolicy
+        self.handler: Handler | None = None
+        self.events: dict[str, Handler] = {}
+        self._hub = hub
+        for parameter in self.template.parameters:
+            if parameter in _RESERVED:
+                msg = (
+                    f"{path}: a parameter cannot be called {parameter!r}, handlers get that already"
+                )
+                raise ConfigError(msg)
+
+    def __repr__(self) -> str:
+        return f"<Route {self.path} ({self.shape.value})>"
+
+    # --- handlers ----------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Shape:
+        """How its sockets are served."""
+        if self.handler is not None:
+            if is_async(self.handler):
+                return Shape.CONVERSATION
+            return Shape.BLOCKING
+        return Shape.EVENTS if self.events else Shape.PUSH
+
+    def __call__(self, handler: Handler | Route) -> Route:
+        """Serve a conversation: `async def f(ws, **path_params)`, or `def`, which holds a thread.
+
+        Raises:
+            ConfigError: there is a handler already, or it doesn't take what it would be given.
+        """
+        function = handler.handler if isinstance(handler, Route) else handler
+        if function is None:
+            msg = f"{self.path}: the route below has no conversation to share; events don't stack"
+            raise ConfigError(msg)
+        self._check(function, "conversation")
+        self.handler = function
+        return self
+
+    def on_open(self, handler: Handler) -> Handler:
+        """Call `handler(ws, **path_params)` when a socket has opened, before any message."""
+        return self._event("on_open", handler)
+
+    def on_message(self, handler: Handler) -> Handler:
+        """Call `handler(ws, message, **path_params)` for each message, in order, one at a time."""
+        return self._event("on_message", handler)
+
+    def on_close(self, handler: Handler) -> Handler:
+        """Call `handler(ws, **path_params)` when a socket has ended, after the last message.
+
+        Best effort: a process that is killed calls nothing.
+        """
+        return self._event("on_close", handler)
+
+    def _event(self, event: str, handler: Handler) -> Handler:
+        if event in self.events:
+            msg = f"{self.path}: there is an {event} handler already"
+            raise ConfigError(msg)
+        self._check(handler, event)
+        self.events[event] = handler
+        return handler
+
+    def _check(self, handler: Handler, event: str) -> None:
+        conflict = self.events if event == "conversation" else self.handler
+        if conflict or (event == "conversation" and self.handler is not None):
+            msg = f"{self.path}: a route has one conversation, or events, not both and not two"
+            raise ConfigError(msg)
+        if not callable(handler):
+            msg = f"{self.path}: {event} takes a function, got {handler!r}"
+            raise ConfigError(msg)
+        function = unwrapped(handler)
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            msg = (
+                f"{self.path}: {name_of(handler)} has a yield in it; a handler sends with ws.send()"
+            )
+            raise ConfigError(msg)
+        given = dict.fromkeys((*_ARGUMENTS[event], *self.template.parameters))
+        positional = len(_ARGUMENTS[event])
+        try:
+            inspect.signature(handler).bind(
+                *_ARGUMENTS[event], **dict.fromkeys(list(given)[positional:])
+            )
+        except TypeError as error:
+            msg = (
+                f"{self.path}: {name_of(handler)} is called as "
+                f"{name_of(handler)}({', '.join(given)}), which it doesn't take: {error}"
+            )
+            raise ConfigError(msg) from None
+
+    # --- audiences ---------------------------------------------------------------------------
+
+    def room(self, name: str) -> Audience[WebSocket]:
+        """Return the sockets of this route that are in a room.
+
+        Raises:
+            TypeError, ValueError: it is no name for a room.
+        """
+        return self._audience(Address("room", as_name(name, "room"), self.name))
+
+    def user(self, id: str) -> Audience[WebSocket]:  # noqa: A002 - what it is
+        """Return the sockets of this route that belong to a user: every tab.
+
+        Raises:
+            TypeError, ValueError: it is no id of a user.
+        """
+        return self._audience(Address("user", as_name(id, "user id"), self.name))
+
+    @property
+    def everyone(self) -> Audience[WebSocket]:
+        """All sockets of this route."""
+        return self._audience(Address("everyone", "", self.name))
+
+    def _audience(self, address: Address) -> Audience[WebSocket]:
+        return Audience(self._hub, address)

@@ -1,0 +1,255 @@
+"""Where settings come from and which one counts: code, then the host's configuration, then WSM_*.
+
+`Settings` collects them; `resolve_policy` puts a route's policy together. Everything wrong is a
+`ConfigError` or a `TypeError` here, before the first socket.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
+
+from .config import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_LIMITS,
+    EffectivePolicy,
+    Heartbeat,
+    Limits,
+    Policy,
+    RefuseWith,
+    ServerLimits,
+)
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["Settings", "check_keywords", "resolve_policy", "unknown_variables"]
+
+AUTH_MISSING: Final = (
+    "WebSockets() needs auth=. JWTAuth(key, algorithms=[…]), any callable, or Anonymous() to let "
+    "everybody in."
+)
+
+_POLICY_NAMES: Final = frozenset(Policy.__annotations__)
+
+#: Threads of our own, by what runs in them; see `net/threads.py` for why there are three groups.
+_THREAD_DEFAULTS: Final = {"sync_threads": 32, "sync_conversations": 32, "auth_threads": 8}
+
+_APP_NAMES: Final = frozenset({"server_limits", *_THREAD_DEFAULTS})
+
+_PREFIX: Final = "WSM_"
+
+#: Settings that are groups of numbers: one variable for each number, WSM_LIMITS_MESSAGE_SIZE.
+_GROUPS: Final[dict[str, type[Limits | ServerLimits | Heartbeat]]] = {
+    "limits": Limits,
+    "server_limits": ServerLimits,
+    "heartbeat": Heartbeat,
+}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the known name that looks most like `name`, else ""."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def check_keywords(given: Iterable[str], where: str, *, app: bool = False) -> None:
+    """Refuse keyword arguments nobody knows, as Python would, but with the nearest name.
+
+    Raises:
+        TypeError: one of them is not a policy keyword (nor, with `app`, a setting of the app).
+    """
+    known = _POLICY_NAMES | _APP_NAMES if app else _POLICY_NAMES
+    for name in given:
+        if name not in known:
+            msg = f"{where} has no setting {name!r}{nearest(name, known)}"
+            raise TypeError(msg)
+
+
+@dataclass
+class Settings:
+    """One app's settings, layer over layer: what code gave, the host's configuration, WSM_*."""
+
+    code: dict[str, Any]
+    host: dict[str, Any] = field(default_factory=dict)
+    environ: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_values(self.code, "WebSockets()")
+
+    def add_host(self, given: Mapping[str, Any], where: str) -> None:
+        """Take what the host application's own configuration says.
+
+        Raises:
+            TypeError: it names a setting that there is none of.
+            ConfigError: a value is wrong.
+        """
+        check_keywords(given, where, app=True)
+        _check_values(given, where)
+        self.host = dict(given)
+
+    def add_environ(self, environ: Mapping[str, str]) -> None:
+        """Take the WSM_* variables.
+
+        Raises:
+            ConfigError: a value is wrong; the text names the variable.
+        """
+        self.environ = _read_environ(environ)
+
+    def get(self, name: str, default: object = None) -> Any:  # noqa: ANN401 - one per setting
+        """Return the value of `name` from the first layer that has one."""
+        for layer in (self.code, self.host, self.environ):
+            if name in layer:
+                return layer[name]
+        return default
+
+    @property
+    def server_limits(self) -> ServerLimits:
+        """The bounds of the whole front."""
+        return cast("ServerLimits", self.get("server_limits", ServerLimits()))
+
+    def threads(self, name: str) -> int:
+        """Return how many threads the group `name` may have."""
+        return cast("int", self.get(name, _THREAD_DEFAULTS[name]))
+
+
+def resolve_policy(settings: Settings, route: Policy, where: str) -> EffectivePolicy:
+    """Put the policy of one route together.
+
+    Raises:
+        ConfigError: nobody said who may connect, or two settings contradict each other.
+    """
+    _check_values(route, where)
+    auth = route.get("auth", settings.get("auth"))
+    if auth is None:
+        raise ConfigError(AUTH_MISSING)
+    origins = route.get("origins", settings.get("origins", "same-origin"))
+    policy = EffectivePolicy(
+        auth=auth,
+        authorize=route.get("authorize", settings.get("authorize")),
+        origins=origins if isinstance(origins, str) else tuple(origins),
+        heartbeat=_resolve_heartbeat(settings, route),
+        limits=_resolve_limits(settings, route),
+        refuse_with=route.get("refuse_with", settings.get("refuse_with", "http")),
+    )
+    if policy.origins == "*" and policy.is_ambient:
+        msg = (
+            f"{where}: origins='*' lets any page ride on the user's cookies. List the origins, or "
+            "use an authenticator that never looks at what a browser sends by itself "
+            "(JWTAuth, Anonymous, or a callable with ambient = False)."
+        )
+        raise ConfigError(msg)
+    return policy
+
+
+def _resolve_limits(settings: Settings, route: Policy) -> Limits:
+    app: Limits = settings.get("limits", Limits())
+    return route.get("limits", Limits()).inherit(app).inherit(DEFAULT_LIMITS)
+
+
+def _resolve_heartbeat(settings: Settings, route: Policy) -> Heartbeat | None:
+    app: Heartbeat | None = settings.get("heartbeat", Heartbeat())
+    given = route.get("heartbeat", app)
+    if given is None:
+        return None
+    return given.inherit(app or Heartbeat()).inherit(DEFAULT_HEARTBEAT)
+
+
+def _check_values(given: Mapping[str, Any], where: str) -> None:
+    """Check what can be checked of each value by itself."""
+    _check_types(given, where)
+    for name in _THREAD_DEFAULTS:
+        value = given.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            msg = f"{where}: {name} takes a whole number above 0, got {value!r}"
+            raise ConfigError(msg)
+    refuse_with = given.get("refuse_with", "http")
+    if refuse_with not in get_args(RefuseWith):
+        msg = f"{where}: refuse_with takes 'http' or 'close', got {refuse_with!r}"
+        raise ConfigError(msg)
+    for name in ("auth", "authorize"):
+        value = given.get(name)
+        if value is not None and not callable(value):
+            hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
+            msg = f"{where}: {name} takes a callable, got {value!r}{hint}"
+            raise ConfigError(msg)
+    if isinstance(given.get("auth"), type):
+        msg = f"{where}: auth is the class {given['auth'].__name__}; make one: {given['auth'].__name__}(...)"
+        raise ConfigError(msg)
+
+
+def _check_types(given: Mapping[str, Any], where: str) -> None:
+    for name, kind in _GROUPS.items():
+        value = given.get(name)
+        if value is None and (name not in given or name == "heartbeat"):
+            continue
+        if not isinstance(value, kind):
+            msg = f"{where}: {name} takes {kind.__name__}(...), got {value!r}"
+            raise ConfigError(msg)
+
+
+# --- WSM_* ---------------------------------------------------------------------------------------
+
+
+def _variables() -> dict[str, tuple[str, str | None]]:
+    """Return every variable there is: its name, the setting, the field of a group."""
+    known: dict[str, tuple[str, str | None]] = {
+        f"{_PREFIX}{name.upper()}": (name, None)
+        for name in ("origins", "refuse_with", *_THREAD_DEFAULTS)
+    }
+    for group, kind in _GROUPS.items():
+        for part in fields(kind):
+            known[f"{_PREFIX}{group.upper()}_{part.name.upper()}"] = (group, part.name)
+    return known
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return a sentence for each WSM_* variable that means nothing, with the nearest that does."""
+    known = _variables()
+    return [
+        f"the environment variable {name} means nothing{nearest(name, known)}"
+        for name in (os.environ if environ is None else environ)
+        if name.startswith(_PREFIX) and name not in known
+    ]
+
+
+def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    for variable, (name, part) in _variables().items():
+        if variable not in environ:
+            continue
+        text = environ[variable]
+        if part is not None:
+            groups.setdefault(name, {})[part] = _read_number(variable, text)
+        elif name in _THREAD_DEFAULTS:
+            settings[name] = _read_number(variable, text)
+        elif name == "origins":
+            settings[name] = _read_origins(text)
+        else:
+            settings[name] = text
+    for name, values in groups.items():
+        settings[name] = _GROUPS[name](**values)
+    _check_values(settings, "WSM_*")
+    return settings
+
+
+def _read_origins(text: str) -> str | list[str]:
+    if text in {"same-origin", "*"}:
+        return text
+    return [part for piece in text.split(",") if (part := piece.strip())]
+
+
+def _read_number(variable: str, text: str) -> float | None:
+    if text.lower() == "none":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    msg = f"{variable} takes a number, or none for no limit; got {text!r}"
+    raise ConfigError(msg)

@@ -1,0 +1,251 @@
+"""`WebSockets`: the one object a user makes. Settings, routes, audiences, doors."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from .config import EffectivePolicy, Policy, ServerLimits
+from .core.framing import check_close
+from .errors import ConfigError
+from .flask import FlaskDoor
+from .hub.audience import Audience
+from .hub.hub import Hub
+from .hub.registry import Address
+from .names import as_name
+from .net.engine import Engine
+from .net.sidecar import Sidecar
+from .receipt import Receipt
+from .route import Route
+from .settings import Settings, check_keywords, resolve_policy, unknown_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from flask import Flask
+
+    from .websocket import WebSocket
+
+__all__ = ["WebSockets"]
+
+_log: Final = logging.getLogger("ws_middleware.settings")
+
+
+class WebSockets:
+    """WebSockets for an app: make one, give it routes, open a door.
+
+    Args:
+        server_limits: bounds of the whole front.
+        sync_threads: threads for `def` events.
+        sync_conversations: threads for `def` conversations, each as long as its socket.
+        auth_threads: threads for `def` authenticators and `authorize`.
+        policy: `auth`, `authorize`, `origins`, `heartbeat`, `limits`, `refuse_with`: what holds for
+            every route that does not say otherwise. See `ws_middleware.config.Policy`.
+
+    What is not given is taken from the host's configuration (Flask: `app.config["WEBSOCKETS"]`),
+    then from `WSM_*` variables, then from the defaults.
+
+    Raises:
+        ConfigError: a value is wrong. What can only be known as a whole is raised when a door opens.
+        TypeError: there is no such setting.
+    """
+
+    def __init__(
+        self,
+        *,
+        server_limits: ServerLimits | None = None,
+        sync_threads: int | None = None,
+        sync_conversations: int | None = None,
+        auth_threads: int | None = None,
+        **policy: Unpack[Policy],
+    ) -> None:
+        check_keywords(policy, "WebSockets()", app=True)
+        given: dict[str, Any] = dict(policy)
+        own = {
+            "server_limits": server_limits,
+            "sync_threads": sync_threads,
+            "sync_conversations": sync_conversations,
+            "auth_threads": auth_threads,
+        }
+        given.update({name: value for name, value in own.items() if value is not None})
+        self._settings = Settings(given)
+        self._hub = Hub()
+        self._routes: list[Route] = []
+        self._lock = threading.RLock()
+        self._engine: Engine | None = None
+        self._sidecar: Sidecar | None = None
+        self._context: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+
+    def __repr__(self) -> str:
+        return f"<WebSockets {len(self._routes)} routes>"
+
+    # --- routes ------------------------------------------------------------------------------
+
+    def route(
+        self,
+        path: str,
+        *,
+        name: str | None = None,
+        subprotocols: Sequence[str] = (),
+        **policy: Unpack[Policy],
+    ) -> Route:
+        """Return the route at `path`; as a decorator it takes a conversation.
+
+        Args:
+            path: as Flask writes it (`/ws/chat/<int:room>`) or Starlette (`/ws/chat/{room:int}`).
+                A parameter called `room` is the socket's first room.
+            name: its name in logs and between processes; the path with `*` for parameters.
+            subprotocols: those it speaks; the first that the client offers is chosen.
+            policy: what is different here from the app's policy.
+
+        Raises:
+            ConfigError: the path, the name or a value is wrong, or the path is taken.
+            TypeError: there is no such setting.
+        """
+        route = Route(path, hub=self._hub, name=name, subprotocols=subprotocols, policy=policy)
+        with self._lock:
+            for other in self._routes:
+                if other.template.masked == route.template.masked or other.name == route.name:
+                    msg = f"there is a route {other.name!r} at {other.path} already"
+                    raise ConfigError(msg)
+            if self._engine is not None:
+                self._resolve(route)
+                self._engine.add_route(route)
+            self._routes.append(route)
+        return route
+
+    def describe(self) -> str:
+        """Return every route with its whole policy, a line each.
+
+        Raises:
+            ConfigError: the settings as a whole are wrong, as when a door opens.
+        """
+        for route in self._routes:
+            self._resolve(route)
+        return "\n".join(_describe(route) for route in self._routes)
+
+    def _resolve(self, route: Route) -> None:
+        route.policy = resolve_policy(self._settings, route.given, f"route {route.path}")
+
+    # --- audiences ---------------------------------------------------------------------------
+
+    def room(self, name: str) -> Audience[WebSocket]:
+        """Return the sockets of all routes that are in a room.
+
+        Raises:
+            TypeError, ValueError: it is no name for a room.
+        """
+        return self._audience(Address("room", as_name(name, "room")))
+
+    def user(self, id: str) -> Audience[WebSocket]:  # noqa: A002 - what it is
+        """Return the sockets of all routes that belong to a user: every tab.
+
+        Raises:
+            TypeError, ValueError: it is no id of a user.
+        """
+        return self._audience(Address("user", as_name(id, "user id")))
+
+    def socket(self, id: str) -> Audience[WebSocket]:  # noqa: A002 - what it is
+        """Return the one socket with this id, if it is there.
+
+        Raises:
+            TypeError, ValueError: it is no id of a socket.
+        """
+        return self._audience(Address("socket", as_name(id, "socket id")))
+
+    @property
+    def everyone(self) -> Audience[WebSocket]:
+        """All sockets of all routes."""
+        return self._audience(Address("everyone"))
+
+    def _audience(self, address: Address) -> Audience[WebSocket]:
+        return Audience(self._hub, address)
+
+    # --- doors -------------------------------------------------------------------------------
+
+    def init_app(self, app: Flask) -> None:
+        """Make a Flask app our host: its configuration, its app context around our handlers.
+
+        Raises:
+            ConfigError: `app.config["WEBSOCKETS"]` is wrong, or the settings as a whole are.
+            TypeError: it names a setting that there is none of.
+        """
+        door = FlaskDoor(app)
+        with self._lock:
+            self._settings.add_host(door.settings, 'app.config["WEBSOCKETS"]')
+            self._context = door.context
+            if self._engine is not None:
+                self._engine.context = door.context
+            self._settings.add_environ(os.environ)
+            self.describe()
+        door.register(self)
+
+    def listen(
+        self, host: str = "127.0.0.1", port: int = 8001, *, reuse_port: bool = False
+    ) -> tuple[str, int]:
+        """Serve on a port of our own, from a thread of our own; return the bound address.
+
+        Belongs into the process that serves: a child forked later lets go of the port. With port 0
+        the kernel chooses one.
+
+        Raises:
+            ConfigError: the settings as a whole are wrong.
+            OSError: the address cannot be had.
+        """
+        return self._open().listen(host, port, reuse_port=reuse_port)
+
+    def close(
+        self, *, code: int = 1001, reason: str = "", over: float = 0.0, timeout: float = 10.0
+    ) -> Receipt[None]:
+        """Stop: no new sockets, a close for each old one, an end within `timeout` seconds.
+
+        The closes are spread over `over` seconds, so that the clients don't come back at once. The
+        receipt resolves when all is over; then this object is as new.
+
+        Raises:
+            ValueError: the code or the reason may not be sent (RFC 6455 section 7.4).
+        """
+        check_close(code, reason)
+        with self._lock:
+            sidecar, self._sidecar, self._engine = self._sidecar, None, None
+        if sidecar is None:
+            return Receipt.ready(None)
+        return sidecar.close(code, reason, over=over, timeout=timeout)
+
+    def _open(self) -> Sidecar:
+        """Put the settings together and return what serves, made if it is the first door."""
+        with self._lock:
+            if self._sidecar is None:
+                self._settings.add_environ(os.environ)
+                for sentence in unknown_variables():
+                    _log.warning("%s", sentence)
+                engine = Engine(self._settings, self._hub, self._context)
+                if not self._routes and self._settings.get("auth") is None:
+                    resolve_policy(self._settings, {}, "WebSockets()")
+                for route in self._routes:
+                    self._resolve(route)
+                    engine.add_route(route)
+                self._engine, self._sidecar = engine, Sidecar(engine)
+            return self._sidecar
+
+
+def _describe(route: Route) -> str:
+    policy: EffectivePolicy = route.policy
+    heartbeat = policy.heartbeat
+    origins = policy.origins if isinstance(policy.origins, str) else ",".join(policy.origins)
+    limits = policy.limits
+    parts = {
+        "auth": repr(policy.auth),
+        "authorize": getattr(policy.authorize, "__qualname__", policy.authorize),
+        "origins": origins,
+        "heartbeat": f"{heartbeat.interval:g}/{heartbeat.timeout:g} s" if heartbeat else None,
+        "message_size": limits.message_size,
+        "outbound_bytes": limits.outbound_bytes,
+        "refuse_with": policy.refuse_with,
+    }
+    told = " ".join(f"{name}={value}" for name, value in parts.items())
+    return f"{route.path} [{route.shape.value}] {told}"

@@ -1,0 +1,515 @@
+"""What a handler holds: one WebSocket, usable from any thread.
+
+Nothing here is I/O. What it asks for is done by a `Connection`, on that connection's own loop; from
+another thread it is posted there, in order. What can be wrong with a call (types, sizes, codes,
+names) is checked in the caller's thread, where the exception belongs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from .codec import dump_json, load_json
+from .core.framing import check_close
+from .errors import ConnectionClosed, MessageTooBig, TooManyRooms
+from .names import as_name
+from .receipt import Receipt
+from .types import EncodedMessage, Link
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from .config import Limits
+    from .types import Principal, UpgradeRequest
+
+__all__ = ["BlockingWebSocket", "Connection", "Inbox", "WebSocket"]
+
+_READY: Final[Receipt[None]] = Receipt.ready(None)
+
+
+class Connection(Link, Protocol):
+    """What a websocket asks of its link; all on the link's loop, unless said otherwise."""
+
+    def is_current(self) -> bool:
+        """Whether the calling thread is the loop's. From any thread."""
+
+    def run(self, action: Callable[[], None]) -> bool:
+        """Run `action` on the loop: now if this is its thread, else soon. From any thread."""
+
+    def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
+        """Queue a message; a receipt if more than 64 KiB wait for the peer, else `None`."""
+
+    def ping(self, receipt: Receipt[float]) -> None:
+        """Send a ping whose pong resolves `receipt`."""
+
+    def resume(self) -> None:
+        """There is room in the inbox again."""
+
+    def join(self, room: str) -> None:
+        """Put the socket into a room."""
+
+    def leave(self, room: str) -> None:
+        """Take it out."""
+
+    def when_gone(self, receipt: Receipt[None]) -> None:
+        """Resolve `receipt` when the connection is gone."""
+
+
+class Inbox:
+    """Messages received and not yet taken, bounded. Touched by the link's loop only."""
+
+    __slots__ = ("_bytes", "_limits", "_messages", "discarding", "in_hand", "on_message")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._messages: deque[str | bytes] = deque()
+        self._bytes = 0
+        self.discarding = False
+        #: Whether the handler has taken a message and has not come back for more.
+        self.in_hand = False
+        #: Called when a message has come or none will.
+        self.on_message: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def is_handled(self) -> bool:
+        """Whether everything that came has been dealt with."""
+        return not self._messages and not self.in_hand
+
+    @property
+    def is_full(self) -> bool:
+        """Whether reading has to wait."""
+        return (
+            len(self._messages) >= self._limits.inbound_messages
+            or self._bytes >= self._limits.inbound_bytes
+        )
+
+    def put(self, message: str | bytes) -> None:
+        """Add one and wake who waits."""
+        if self.discarding:
+            return
+        self._messages.append(message)
+        self._bytes += len(message)
+        if self.on_message is not None:
+            self.on_message()
+
+    def take(self) -> str | bytes:
+        """Return the oldest; there must be one."""
+        message = self._messages.popleft()
+        self._bytes -= len(message)
+        self.in_hand = True
+        return message
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self._messages.clear()
+        self._bytes = 0
+
+
+class WebSocket:
+    """One open WebSocket.
+
+    `send`, `ping` and `close` act at once, from any thread, and return a `Receipt`: `await` it on
+    the loop, call `.result()` in a thread, or ignore it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_close_code",
+        "_close_reason",
+        "_closing",
+        "_inbox",
+        "_limits",
+        "_rooms",
+        "_waiter",
+        "id",
+        "latency",
+        "link",
+        "path_params",
+        "request",
+        "route",
+        "route_name",
+        "subprotocol",
+        "user",
+        "user_id",
+    )
+
+    def __init__(  # noqa: PLR0913 - made in one place, from parts that all have a name
+        self,
+        *,
+        id: str,  # noqa: A002 - its public name
+        link: Connection,
+        route: Any,  # noqa: ANN401 - a Route; this module does not know it
+        request: UpgradeRequest,
+        user: Principal,
+        subprotocol: str | None,
+        limits: Limits,
+    ) -> None:
+        #: Unique over all processes; begins with its node's.
+        self.id = id
+        self.link = link
+        #: The route that serves it.
+        self.route = route
+        self.route_name: str = route.name
+        #: The upgrade request, without its credential.
+        self.request = request
+        self.path_params: Mapping[str, Any] = request.path_params
+        #: Who it is.
+        self.user = user
+        self.user_id = user.id
+        self.subprotocol = subprotocol
+        #: Seconds from the last ping to its pong; `None` before the first.
+        self.latency: float | None = None
+        self._limits = limits
+        self._inbox = Inbox(limits)
+        self._rooms: frozenset[str] = frozenset()
+        self._waiter: asyncio.Future[None] | None = None
+        self._close_code: int | None = None
+        self._close_reason = ""
+        self._closing = False
+
+    # --- what it is --------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether no message can come or go any more."""
+        return self._close_code is not None
+
+    @property
+    def close_code(self) -> int | None:
+        """The code that ended it (1006: no close frame), `None` while it is open."""
+        return self._close_code
+
+    @property
+    def close_reason(self) -> str:
+        """The reason that came with the code."""
+        return self._close_reason
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms it is in."""
+        return self._rooms
+
+    def __repr__(self) -> str:
+        state = f"closed {self._close_code}" if self.closed else "open"
+        return f"<WebSocket {self.id} {self.route_name} {state}>"
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def send(self, message: str | bytes) -> Receipt[None]:
+        """Send a text (`str`) or binary (`bytes`) message.
+
+        The receipt resolves when fewer than 64 KiB wait for this peer, so that waiting for it keeps
+        pace with the peer; on a closed socket it raises `ConnectionClosed`.
+
+        Raises:
+            TypeError: the message is neither text nor bytes.
+            ValueError: a text holds a lone surrogate.
+            MessageTooBig: it is over `Limits.outbound_bytes`.
+        """
+        if self._closing or self._close_code is not None:
+            return Receipt.failed(self._ended())
+        if isinstance(message, str):
+            if len(message) * 4 > self._limits.outbound_bytes:
+                self._check_size(len(message.encode()))
+        elif isinstance(message, (bytes, bytearray, memoryview)):
+            message = bytes(message)
+            self._check_size(len(message))
+        else:
+            EncodedMessage(message)  # raises the TypeError
+        if self.link.is_current():
+            return self.link.send(message) or _READY
+        return self._post_send(EncodedMessage(message))
+
+    def _post_send(self, message: EncodedMessage) -> Receipt[None]:
+        receipt: Receipt[None] = Receipt()
+
+        def deliver() -> None:
+            waiting = self.link.send(message)
+            if waiting is None:
+                receipt.resolve(None)
+            else:
+                waiting.add_done_callback(lambda: _copy(waiting, receipt))
+
+        if not self.link.run(deliver):
+            receipt.fail(self._ended())
+        return receipt
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limits.outbound_bytes:
+            msg = (
+                f"the message has {size} bytes, Limits.outbound_bytes of {self.route_name} is "
+                f"{self._limits.outbound_bytes}; send it in parts or raise it"
+            )
+            raise MessageTooBig(msg)
+
+    def send_json(self, value: object) -> Receipt[None]:
+        """Send `value` as JSON text.
+
+        Raises:
+            TypeError: it holds what JSON has no form for.
+            ValueError: it holds a NaN or an infinity.
+            MessageTooBig: it is over `Limits.outbound_bytes`.
+        """
+        return self.send(dump_json(value))
+
+    def ping(self) -> Receipt[float]:
+        """Send a ping; the receipt resolves with the seconds until its pong came."""
+        receipt: Receipt[float] = Receipt()
+        if self.closed or not self.link.run(lambda: self.link.ping(receipt)):
+            receipt.fail(self._ended())
+        return receipt
+
+    def close(self, code: int = 1000, reason: str = "") -> Receipt[None]:
+        """Start the closing handshake; the receipt resolves when the connection is gone.
+
+        Closing twice is nothing: the first code counts.
+
+        Raises:
+            ValueError: the code or the reason may not be sent (RFC 6455 section 7.4, 5.5).
+        """
+        check_close(code, reason)
+        self._closing = True
+        receipt: Receipt[None] = Receipt()
+
+        def close() -> None:
+            self.link.close(code, reason)
+            self.link.when_gone(receipt)
+
+        if not self.link.run(close):
+            receipt.resolve(None)
+        return receipt
+
+    def terminate(self) -> None:
+        """Drop the connection without a closing handshake; the peer sees 1006."""
+        self.link.run(self.link.abort)
+
+    # --- rooms -------------------------------------------------------------------------------
+
+    def join(self, room: str) -> None:
+        """Enter a room. A send to the room that this thread makes afterwards reaches it.
+
+        Raises:
+            TypeError, ValueError: it is no name for a room.
+            TooManyRooms: it would be one more than `Limits.rooms_per_socket`.
+        """
+        name = as_name(room, "room")
+        most = self._limits.rooms_per_socket
+        if name not in self._rooms and most is not None and len(self._rooms) >= most:
+            msg = f"socket {self.id} is in {most} rooms already (Limits.rooms_per_socket)"
+            raise TooManyRooms(msg)
+        self._rooms |= {name}
+        self.link.run(lambda: self.link.join(name))
+
+    def leave(self, room: str) -> None:
+        """Leave a room; leaving one it is not in is nothing."""
+        name = as_name(room, "room")
+        self._rooms -= {name}
+        self.link.run(lambda: self.link.leave(name))
+
+    # --- receiving, on the socket's own loop -------------------------------------------------
+
+    async def receive(self, timeout: float | None = None) -> str | bytes:
+        """Return the next message, `str` for text and `bytes` for binary.
+
+        Args:
+            timeout: seconds to wait; `None` for as long as it takes. Nothing is lost by it.
+
+        Raises:
+            TimeoutError: none came in time.
+            ConnectionClosed: the socket has ended, and all that came before has been taken.
+            RuntimeError: another task is in `receive`, or this is not the socket's loop.
+        """
+        if not self._inbox:
+            await self._wait(timeout)
+        message = self._inbox.take()
+        self.link.resume()
+        return message
+
+    async def _wait(self, timeout: float | None) -> None:
+        if self.closed:
+            raise self._ended()
+        if self._waiter is not None:
+            msg = "another task is already waiting in receive()"
+            raise RuntimeError(msg)
+        if not self.link.is_current():
+            msg = (
+                "receive() belongs on the socket's own loop; use send() to reach it from elsewhere"
+            )
+            raise RuntimeError(msg)
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._inbox.in_hand = False
+        self.link.resume()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._waiter
+        finally:
+            self._waiter = None
+        if not self._inbox:
+            raise self._ended()
+
+    async def receive_json(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - it is JSON
+        """Return what the next message holds, as JSON.
+
+        Raises:
+            BadMessage: it is not JSON; unhandled, the socket closes with 1007.
+            TimeoutError, ConnectionClosed: as `receive`.
+        """
+        return load_json(await self.receive(timeout))
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """Iterate over the messages until the socket ends, however it ends."""
+        while True:
+            try:
+                message = await self.receive()
+            except ConnectionClosed:
+                return
+            yield message
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket ends; what arrives meanwhile is thrown away."""
+        self._inbox.discarding = True
+        self._inbox.clear()
+        self._inbox.in_hand = False
+        self.link.resume()
+        if not self.closed:
+            try:
+                await self._wait(None)
+            except ConnectionClosed:
+                return
+
+    # --- what the link tells it, on the loop -------------------------------------------------
+
+    @property
+    def inbox(self) -> Inbox:
+        """Where the link puts what arrives."""
+        return self._inbox
+
+    @property
+    def close_called(self) -> bool:
+        """Whether our own side has called `close`."""
+        return self._closing
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a handler is in `receive` right now."""
+        return self._waiter is not None
+
+    def received(self, message: str | bytes) -> None:
+        """Take a message from the link."""
+        self._inbox.put(message)
+        self._wake()
+
+    def ended(self, code: int, reason: str, *, by_us: bool) -> None:
+        """Take the end from the link. What we ended has nothing more to say to the handler."""
+        if self._close_code is not None:
+            return
+        self._close_code, self._close_reason = code, reason
+        self._rooms = frozenset()
+        if by_us:
+            self._inbox.clear()
+        self._wake()
+        if self._inbox.on_message is not None:
+            self._inbox.on_message()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _ended(self) -> ConnectionClosed:
+        return ConnectionClosed(self._close_code or 1006, self._close_reason)
+
+
+def _copy(source: Receipt[None], target: Receipt[None]) -> None:
+    """Give `target` the outcome that `source` has."""
+    try:
+        target.resolve(source.result(0))
+    except Exception as error:  # noqa: BLE001 - handed on, whatever it is
+        target.fail(error)
+
+
+class BlockingWebSocket:
+    """A WebSocket for a `def` conversation: `receive` blocks the thread it runs in.
+
+    Everything else is that of `WebSocket`, which it wraps.
+    """
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        #: A message asked for and not yet come: kept over a timeout, so that nothing is lost.
+        self._asked: Receipt[str | bytes] | None = None
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the wrapped websocket's
+        return getattr(self._websocket, name)
+
+    def __repr__(self) -> str:
+        return repr(self._websocket).replace("WebSocket", "BlockingWebSocket", 1)
+
+    def receive(self, timeout: float | None = None) -> str | bytes:
+        """Return the next message; wait at most `timeout` seconds.
+
+        Raises:
+            TimeoutError: none came in time.
+            ConnectionClosed: the socket has ended.
+        """
+        if self._asked is None:
+            self._asked = self._ask()
+        message = self._asked.result(timeout)
+        self._asked = None
+        return message
+
+    def _ask(self) -> Receipt[str | bytes]:
+        receipt: Receipt[str | bytes] = Receipt()
+        websocket = self._websocket
+
+        def take() -> None:
+            if websocket.inbox:
+                websocket.inbox.on_message = None
+                receipt.resolve(websocket.inbox.take())
+                websocket.link.resume()
+            elif websocket.closed:
+                websocket.inbox.on_message = None
+                receipt.fail(ConnectionClosed(websocket.close_code or 1006, websocket.close_reason))
+            else:
+                websocket.inbox.on_message = take
+                websocket.inbox.in_hand = False
+                websocket.link.resume()
+
+        if not websocket.link.run(take):
+            receipt.fail(ConnectionClosed(websocket.close_code or 1006, websocket.close_reason))
+        return receipt
+
+    def receive_json(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - it is JSON
+        """Return what the next message holds, as JSON; raises as `WebSocket.receive_json`."""
+        return load_json(self.receive(timeout))
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        """Iterate over the messages until the socket ends."""
+        while True:
+            try:
+                message = self.receive()
+            except ConnectionClosed:
+                return
+            yield message
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the connection is gone; what arrives meanwhile is thrown away.
+
+        Raises:
+            TimeoutError: it is not, after `timeout` seconds.
+        """
+        receipt: Receipt[None] = Receipt()
+        websocket = self._websocket
+
+        def wait() -> None:
+            websocket.inbox.discarding = True
+            websocket.inbox.clear()
+            websocket.link.resume()
+            websocket.link.when_gone(receipt)
+
+        if websocket.link.run(wait):
+            receipt.result(timeout)
