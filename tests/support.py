@@ -32,7 +32,7 @@ def mask(payload: bytes, key: bytes) -> bytes:
     return bytes(byte ^ key[i % 4] for i, byte in enumerate(payload)) if any(key) else payload
 
 
-def frame(  # noqa: PLR0913 - every bit of a header
+def frame(
     opcode: int,
     payload: bytes = b"",
     *,
@@ -59,7 +59,7 @@ def close_frame(code: int | None = 1000, reason: bytes = b"") -> bytes:
 
 
 def head(path: str = "/", *, host: str = "localhost", **changes: str | list[str] | None) -> bytes:
-    """Return a valid upgrade request. `changes`: header names with `_` for `-`; `None` drops one."""
+    """Return a valid upgrade request; `changes` are headers with `_` for `-`, `None` drops one."""
     headers: dict[str, str | list[str] | None] = {
         "Host": host,
         "Upgrade": "websocket",
@@ -73,9 +73,8 @@ def head(path: str = "/", *, host: str = "localhost", **changes: str | list[str]
         headers[known.get(wire.lower(), wire)] = value
     lines = [f"GET {path} HTTP/1.1"]
     for name, value in headers.items():
-        for each in value if isinstance(value, list) else [value]:
-            if each is not None:
-                lines.append(f"{name}: {each}")
+        values = value if isinstance(value, list) else [value]
+        lines.extend(f"{name}: {each}" for each in values if each is not None)
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
@@ -98,7 +97,7 @@ class RawPeer:
 
     def upgrade(self, path: str = "/", **changes: str | list[str] | None) -> bytes:
         """Send a request and return the head of the answer."""
-        self.send(head(path, **changes))
+        self.send(head(path, **changes))  # type: ignore[arg-type]
         return self.read_head()
 
     def read_head(self) -> bytes:

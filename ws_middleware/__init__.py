@@ -5,6 +5,7 @@ Start at `WebSockets`; see README.md and docs/.
 
 from __future__ import annotations
 
+from .blocking import BlockingWebSocket
 from .config import INHERIT, Heartbeat, Limits, Policy, ServerLimits
 from .errors import (
     BadMessage,
@@ -23,7 +24,7 @@ from .receipt import Receipt
 from .route import Route
 from .sockets import WebSockets
 from .types import Authenticator, Granted, Principal, UpgradeRequest
-from .websocket import BlockingWebSocket, WebSocket
+from .websocket import WebSocket
 
 __version__ = "0.1.0"
 

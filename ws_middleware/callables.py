@@ -17,7 +17,7 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, functools.partial):
         function = function.func
     if not inspect.isroutine(function):
-        return type(function).__call__  # type: ignore[no-any-return,operator]
+        return type(function).__call__
     return function
 
 

@@ -55,11 +55,11 @@ def _inherit(given: T, base: T) -> T:
 
 
 def _check_positive(owner: object, name: str, *, none: bool, whole: bool) -> None:
-    value = getattr(owner, name)
+    value: Any = getattr(owner, name)
     if value is INHERIT or (none and value is None):
         return
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < float("inf"):
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float("inf"):
         wanted = "a whole number above 0" if whole else "a number of seconds above 0"
         msg = (
             f"{type(owner).__name__}({name}=...) takes {wanted}"

@@ -177,7 +177,8 @@ def _check_values(given: Mapping[str, Any], where: str) -> None:
             msg = f"{where}: {name} takes a callable, got {value!r}{hint}"
             raise ConfigError(msg)
     if isinstance(given.get("auth"), type):
-        msg = f"{where}: auth is the class {given['auth'].__name__}; make one: {given['auth'].__name__}(...)"
+        name = given["auth"].__name__
+        msg = f"{where}: auth is the class {name}; make one: {name}(...)"
         raise ConfigError(msg)
 
 

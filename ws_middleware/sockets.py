@@ -8,7 +8,6 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from .config import EffectivePolicy, Policy, ServerLimits
 from .core.framing import check_close
 from .errors import ConfigError
 from .flask import FlaskDoor
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from flask import Flask
 
+    from .config import EffectivePolicy, Policy, ServerLimits
     from .websocket import WebSocket
 
 __all__ = ["WebSockets"]
@@ -50,7 +50,7 @@ class WebSockets:
     then from `WSM_*` variables, then from the defaults.
 
     Raises:
-        ConfigError: a value is wrong. What can only be known as a whole is raised when a door opens.
+        ConfigError: a value is wrong. What is wrong only as a whole is raised when a door opens.
         TypeError: there is no such setting.
     """
 

@@ -8,23 +8,23 @@ names) is checked in the caller's thread, where the exception belongs.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .codec import dump_json, load_json
 from .core.framing import check_close
 from .errors import ConnectionClosed, MessageTooBig, TooManyRooms
+from .inbox import Inbox
 from .names import as_name
 from .receipt import Receipt
 from .types import EncodedMessage, Link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from .config import Limits
     from .types import Principal, UpgradeRequest
 
-__all__ = ["BlockingWebSocket", "Connection", "Inbox", "WebSocket"]
+__all__ = ["Connection", "WebSocket"]
 
 _READY: Final[Receipt[None]] = Receipt.ready(None)
 
@@ -57,59 +57,6 @@ class Connection(Link, Protocol):
         """Resolve `receipt` when the connection is gone."""
 
 
-class Inbox:
-    """Messages received and not yet taken, bounded. Touched by the link's loop only."""
-
-    __slots__ = ("_bytes", "_limits", "_messages", "discarding", "in_hand", "on_message")
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._messages: deque[str | bytes] = deque()
-        self._bytes = 0
-        self.discarding = False
-        #: Whether the handler has taken a message and has not come back for more.
-        self.in_hand = False
-        #: Called when a message has come or none will.
-        self.on_message: Callable[[], None] | None = None
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    @property
-    def is_handled(self) -> bool:
-        """Whether everything that came has been dealt with."""
-        return not self._messages and not self.in_hand
-
-    @property
-    def is_full(self) -> bool:
-        """Whether reading has to wait."""
-        return (
-            len(self._messages) >= self._limits.inbound_messages
-            or self._bytes >= self._limits.inbound_bytes
-        )
-
-    def put(self, message: str | bytes) -> None:
-        """Add one and wake who waits."""
-        if self.discarding:
-            return
-        self._messages.append(message)
-        self._bytes += len(message)
-        if self.on_message is not None:
-            self.on_message()
-
-    def take(self) -> str | bytes:
-        """Return the oldest; there must be one."""
-        message = self._messages.popleft()
-        self._bytes -= len(message)
-        self.in_hand = True
-        return message
-
-    def clear(self) -> None:
-        """Forget all of it."""
-        self._messages.clear()
-        self._bytes = 0
-
-
 class WebSocket:
     """One open WebSocket.
 
@@ -138,7 +85,7 @@ class WebSocket:
         "user_id",
     )
 
-    def __init__(  # noqa: PLR0913 - made in one place, from parts that all have a name
+    def __init__(
         self,
         *,
         id: str,  # noqa: A002 - its public name
@@ -428,88 +375,5 @@ def _copy(source: Receipt[None], target: Receipt[None]) -> None:
     """Give `target` the outcome that `source` has."""
     try:
         target.resolve(source.result(0))
-    except Exception as error:  # noqa: BLE001 - handed on, whatever it is
+    except Exception as error:  # handed on, whatever it is
         target.fail(error)
-
-
-class BlockingWebSocket:
-    """A WebSocket for a `def` conversation: `receive` blocks the thread it runs in.
-
-    Everything else is that of `WebSocket`, which it wraps.
-    """
-
-    def __init__(self, websocket: WebSocket) -> None:
-        self._websocket = websocket
-        #: A message asked for and not yet come: kept over a timeout, so that nothing is lost.
-        self._asked: Receipt[str | bytes] | None = None
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the wrapped websocket's
-        return getattr(self._websocket, name)
-
-    def __repr__(self) -> str:
-        return repr(self._websocket).replace("WebSocket", "BlockingWebSocket", 1)
-
-    def receive(self, timeout: float | None = None) -> str | bytes:
-        """Return the next message; wait at most `timeout` seconds.
-
-        Raises:
-            TimeoutError: none came in time.
-            ConnectionClosed: the socket has ended.
-        """
-        if self._asked is None:
-            self._asked = self._ask()
-        message = self._asked.result(timeout)
-        self._asked = None
-        return message
-
-    def _ask(self) -> Receipt[str | bytes]:
-        receipt: Receipt[str | bytes] = Receipt()
-        websocket = self._websocket
-
-        def take() -> None:
-            if websocket.inbox:
-                websocket.inbox.on_message = None
-                receipt.resolve(websocket.inbox.take())
-                websocket.link.resume()
-            elif websocket.closed:
-                websocket.inbox.on_message = None
-                receipt.fail(ConnectionClosed(websocket.close_code or 1006, websocket.close_reason))
-            else:
-                websocket.inbox.on_message = take
-                websocket.inbox.in_hand = False
-                websocket.link.resume()
-
-        if not websocket.link.run(take):
-            receipt.fail(ConnectionClosed(websocket.close_code or 1006, websocket.close_reason))
-        return receipt
-
-    def receive_json(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - it is JSON
-        """Return what the next message holds, as JSON; raises as `WebSocket.receive_json`."""
-        return load_json(self.receive(timeout))
-
-    def __iter__(self) -> Iterator[str | bytes]:
-        """Iterate over the messages until the socket ends."""
-        while True:
-            try:
-                message = self.receive()
-            except ConnectionClosed:
-                return
-            yield message
-
-    def wait_closed(self, timeout: float | None = None) -> None:
-        """Wait until the connection is gone; what arrives meanwhile is thrown away.
-
-        Raises:
-            TimeoutError: it is not, after `timeout` seconds.
-        """
-        receipt: Receipt[None] = Receipt()
-        websocket = self._websocket
-
-        def wait() -> None:
-            websocket.inbox.discarding = True
-            websocket.inbox.clear()
-            websocket.link.resume()
-            websocket.link.when_gone(receipt)
-
-        if websocket.link.run(wait):
-            receipt.result(timeout)

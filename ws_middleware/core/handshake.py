@@ -150,7 +150,7 @@ def refusal_bytes(refusal: Refusal, wall: float) -> bytes:
 
 
 def _head_bytes(status: int, headers: list[tuple[str, str]]) -> bytes:
-    """Serialise a response head. h11's events refuse what would split it (RFC 9112 section 11.1)."""
+    """Serialise a response head; h11 refuses what would split it (RFC 9112 section 11.1)."""
     kind = h11.InformationalResponse if status < 200 else h11.Response  # noqa: PLR2004
     reason = status_phrase(status).encode()
     try:

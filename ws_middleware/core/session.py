@@ -1,4 +1,4 @@
-"""The life of one connection, from its first byte to its last, as a table.
+"""One connection, from its first byte to its last, without any I/O.
 
 How to drive it, whatever the I/O is:
 
@@ -7,22 +7,14 @@ How to drive it, whatever the I/O is:
 3. write `data_to_send`;
 4. obey `wants`; call `handle_timeout` at `next_deadline`.
 
-Rules: only `_move` assigns the state, and only by the table. Nothing reads a clock, nothing waits,
-and no byte from a peer makes any call raise. `now` is monotonic, in seconds. What is stored is
-bounded: the head by its limits, early bytes by `_EARLY` and one read, unread frames by one read
-(the caller pulls, and pauses while it has no room), unsent pongs by those of one read, unsent
-pings by one.
-
-CLOSING covers everything between "no more messages" and "the connection may go": a close frame
-sent or answered, or a refusal written. With `wants` EOF nothing is parsed any more, but it is still
-read and thrown away for a while: to close a socket with unread bytes sends a RST, and the peer
-would lose the close frame that tells it why.
+Rules: only `_move` assigns the state, and only by the table in `states`. Nothing reads a clock,
+nothing waits, and no byte from a peer makes any call raise. `now` is monotonic, in seconds. What is
+stored is bounded: the head by its limits, early bytes by `_EARLY` and one read, unread frames by one
+read (the caller pulls, and pauses while it has no room), unsent pongs by those of one read.
 """
 
 from __future__ import annotations
 
-import struct
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from ws_middleware.types import Refusal, UpgradeRequest
@@ -37,11 +29,11 @@ from .framing import (
     check_close,
     encode,
     encode_close,
-    encode_ping,
-    encode_pong,
 )
 from .handshake import HeadReader, accept_bytes, refusal_bytes
 from .heartbeat import HeartbeatClock, Pulse
+from .pings import Pings
+from .states import TABLE, Did, SessionStateError, State, Wants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,62 +53,6 @@ _DISCARD: Final = 1024**2
 _HOLD: Final = 0.5
 #: How long a refused peer may take to hang up, where no route's policy says it.
 _LINGER: Final = 5.0
-
-
-class State(Enum):
-    """Where a connection is in its life."""
-
-    HEAD = auto()
-    DECIDING = auto()
-    OPEN = auto()
-    CLOSING = auto()
-    CLOSED = auto()
-
-
-class Wants(Enum):
-    """What the session wants of its transport."""
-
-    #: Read, and give what comes.
-    READ = auto()
-    #: Don't read for now.
-    HOLD = auto()
-    #: Write what there is, end our half, and go on reading.
-    EOF = auto()
-    #: Let the connection go, now.
-    ABORT = auto()
-
-
-class _Did(Enum):
-    """What happened: the columns of the table."""
-
-    COMPLETE_HEAD = auto()
-    ACCEPT = auto()
-    REFUSE = auto()
-    SEND_CLOSE = auto()
-    RECEIVE_CLOSE = auto()
-    FAIL = auto()
-    LOSE = auto()
-
-
-_TABLE: Final[dict[tuple[State, _Did], tuple[State, Wants]]] = {
-    (State.HEAD, _Did.COMPLETE_HEAD): (State.DECIDING, Wants.READ),
-    (State.HEAD, _Did.REFUSE): (State.CLOSING, Wants.EOF),
-    (State.HEAD, _Did.LOSE): (State.CLOSED, Wants.ABORT),
-    (State.DECIDING, _Did.ACCEPT): (State.OPEN, Wants.READ),
-    (State.DECIDING, _Did.REFUSE): (State.CLOSING, Wants.EOF),
-    (State.DECIDING, _Did.LOSE): (State.CLOSED, Wants.ABORT),
-    (State.OPEN, _Did.SEND_CLOSE): (State.CLOSING, Wants.READ),
-    (State.OPEN, _Did.RECEIVE_CLOSE): (State.CLOSING, Wants.EOF),
-    (State.OPEN, _Did.FAIL): (State.CLOSING, Wants.EOF),
-    (State.OPEN, _Did.LOSE): (State.CLOSED, Wants.ABORT),
-    (State.CLOSING, _Did.RECEIVE_CLOSE): (State.CLOSING, Wants.EOF),
-    (State.CLOSING, _Did.FAIL): (State.CLOSING, Wants.EOF),
-    (State.CLOSING, _Did.LOSE): (State.CLOSED, Wants.ABORT),
-}
-
-
-class SessionStateError(RuntimeError):
-    """A command came in a state that has no place for it: a fault of the caller."""
 
 
 class Session:
@@ -139,7 +75,6 @@ class Session:
     ) -> None:
         self._limits = limits
         self._wall_offset = wall - now
-        self._ping_payload = ping_payload
         self._jitter = jitter
         self._client = client
         self._scheme = scheme
@@ -159,10 +94,7 @@ class Session:
         self._discarded = 0
         self._events: list[Event] = []
         self._out: list[bytes] = []
-        self._ping: bytes | None = None
-        self._pongs: list[bytes] = []
-        self._pings: dict[bytes, float] = {}
-        self._ping_count = 0
+        self._pings = Pings(ping_payload)
 
     @classmethod
     def from_request(
@@ -215,19 +147,13 @@ class Session:
 
     def data_to_send(self) -> bytes:
         """Return what is to be written, whole frames only, and forget it."""
-        if self._ping is not None:
-            self._out.append(encode_ping(self._ping))
-            self._ping = None
-        self._queue_pongs()
+        self._out += self._pings.take_ping()
+        self._out += self._pings.take_pongs()
         if not self._out:
             return b""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         return data
-
-    def _queue_pongs(self) -> None:
-        self._out.extend(encode_pong(payload) for payload in self._pongs)
-        self._pongs.clear()
 
     # --- what happens to it ------------------------------------------------------------------
 
@@ -242,7 +168,7 @@ class Session:
                 self._heartbeat.received()
             # Of the pings of one read all are answered; of those that could not be answered by the
             # next read only the newest, as RFC 6455 section 5.5.3 allows.
-            del self._pongs[:-1]
+            self._pings.keep_newest()
             if self._framing is not None:
                 self._framing.receive_data(data)
         elif self._state is State.CLOSING:
@@ -270,7 +196,7 @@ class Session:
         self._head = None  # h11's state is worth kilobytes, and its work is done
         self._request = request
         self._early += early
-        self._move(_Did.COMPLETE_HEAD)
+        self._move(Did.COMPLETE_HEAD)
         self._deadline = now + self._limits.upgrade_timeout
         self._events.append(request)
 
@@ -374,24 +300,24 @@ class Session:
 
     def _react(self, frame: Frame, now: float) -> None:
         if isinstance(frame, PeerPinged):
-            self._pongs.append(frame.payload)
+            self._pings.pinged(frame.payload)
         elif isinstance(frame, PeerPonged):
-            sent = self._pings.pop(frame.payload, None)
-            if sent is not None:
-                self._events.append(PongReceived(frame.payload, now - sent))
+            latency = self._pings.ponged(frame.payload, now)
+            if latency is not None:
+                self._events.append(PongReceived(frame.payload, latency))
         elif isinstance(frame, PeerClosed):
             self._answer_close(frame)
             self._end_with(Closed(frame.code, frame.reason, "peer", "closed"), now)
-            self._move(_Did.RECEIVE_CLOSE)
+            self._move(Did.RECEIVE_CLOSE)
         elif isinstance(frame, Failed):
-            self._pongs.clear()
+            self._pings.drop()
             self._out.append(encode_close(frame.code))
             self._end_with(Closed(frame.code, "", "us", frame.why), now)
-            self._move(_Did.FAIL)
+            self._move(Did.FAIL)
 
     def _answer_close(self, frame: PeerClosed) -> None:
         # "Typically echoes the status code it received", RFC 6455 section 5.5.1.
-        self._pongs.clear()
+        self._pings.drop()
         self._out.append(encode_close(None if frame.code == 1005 else frame.code))  # noqa: PLR2004
 
     def _find_close(self, now: float) -> None:
@@ -400,7 +326,7 @@ class Session:
         while (frame := self._held or self._framing.next_event()) is not None:
             self._held = None
             if isinstance(frame, (PeerClosed, Failed)):
-                did = _Did.FAIL if isinstance(frame, Failed) else _Did.RECEIVE_CLOSE
+                did = Did.FAIL if isinstance(frame, Failed) else Did.RECEIVE_CLOSE
                 self._deadline = now + self._linger
                 self._move(did)
                 return
@@ -430,7 +356,7 @@ class Session:
         self._linger = policy.limits.close_timeout
         if policy.heartbeat is not None:
             self._heartbeat = HeartbeatClock(policy.heartbeat, now=now, jitter=self._jitter)
-        self._move(_Did.ACCEPT)
+        self._move(Did.ACCEPT)
 
     def refuse(self, refusal: Refusal, now: float) -> None:
         """Answer with `refusal` and end.
@@ -446,7 +372,7 @@ class Session:
         else:
             self._out.append(refusal_bytes(refusal, now + self._wall_offset))
         self._end(now)
-        self._move(_Did.REFUSE)
+        self._move(Did.REFUSE)
 
     @staticmethod
     def _accept_to_close(request: UpgradeRequest, refusal: Refusal) -> bytes:
@@ -462,7 +388,7 @@ class Session:
         self._out.append(refusal_bytes(refusal, now + self._wall_offset))
         self._events.append(RefusedBySession(refusal))
         self._end(now)
-        self._move(_Did.REFUSE)
+        self._move(Did.REFUSE)
 
     def send(self, message: str | bytes | EncodedMessage) -> int:
         """Queue one message and return the size of its frame.
@@ -473,7 +399,7 @@ class Session:
         """
         self._expect(State.OPEN, "send")
         frame = encode(message)
-        self._queue_pongs()  # asked for before this message was sent
+        self._out += self._pings.take_pongs()  # asked for before this message was sent
         self._out.append(frame)
         return len(frame)
 
@@ -484,13 +410,7 @@ class Session:
             SessionStateError: the WebSocket is not open.
         """
         self._expect(State.OPEN, "ping")
-        if self._ping is None:
-            self._ping_count += 1
-            self._ping = self._ping_payload + struct.pack("!I", self._ping_count & 0xFFFFFFFF)
-            if len(self._pings) >= 16:  # noqa: PLR2004 - a peer that answers none is soon dead
-                del self._pings[next(iter(self._pings))]
-            self._pings[self._ping] = now
-        return self._ping
+        return self._pings.ping(now)
 
     def close(self, code: int, reason: str, now: float) -> None:
         """Queue a close frame; the peer has `close_timeout` to answer. Closing twice is nothing.
@@ -503,11 +423,11 @@ class Session:
         if self._state in {State.CLOSING, State.CLOSED}:
             return
         self._expect(State.OPEN, "close")
-        self._pongs.clear()
+        self._pings.drop()
         self._out.append(encode_close(code, reason))
         self._events.append(Closed(code, reason, "us", "closed"))
         self._deadline = now + self._linger
-        self._move(_Did.SEND_CLOSE)
+        self._move(Did.SEND_CLOSE)
         self._find_close(now)
 
     def pause(self, now: float) -> None:
@@ -534,8 +454,8 @@ class Session:
             msg = f"{command} needs {state.name}, the session is {self._state.name}"
             raise SessionStateError(msg)
 
-    def _move(self, did: _Did) -> None:
-        self._state, self._wants = _TABLE[self._state, did]
+    def _move(self, did: Did) -> None:
+        self._state, self._wants = TABLE[self._state, did]
 
     def _end_with(self, closed: Closed, now: float) -> None:
         self._events.append(closed)
@@ -554,7 +474,6 @@ class Session:
         """The connection is gone, or is to go, without another word."""
         self._end(0.0)
         self._deadline = None
-        self._ping = None
-        self._pongs.clear()
+        self._pings.drop()
         self._out.clear()
-        self._move(_Did.LOSE)
+        self._move(Did.LOSE)

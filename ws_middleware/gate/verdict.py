@@ -1,4 +1,4 @@
-"""Reading what an app's callables said. Anything but a clear yes is a no, and a strange yes is a 500."""
+"""Reading what an app's callables said: anything but a clear yes is a no, a strange one a 500."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ws_middleware.types import Granted, Principal, Refusal
 if TYPE_CHECKING:
     from ws_middleware.errors import Refused
 
-__all__ = ["AuthenticatorFault", "not_allowed", "read_verdict", "refusal_of"]
+__all__ = ["AuthenticatorError", "not_allowed", "read_verdict", "refusal_of"]
 
 
-class AuthenticatorFault(TypeError):
+class AuthenticatorError(TypeError):
     """An authenticator returned what is no verdict."""
 
 
@@ -20,13 +20,14 @@ def read_verdict(verdict: object) -> Granted | Refusal:
     """Return the principal with the headers for the 101, or a 401 for nobody.
 
     Raises:
-        AuthenticatorFault: it is none of the types an authenticator may return. `True` and `False`
+        AuthenticatorError: it is none of the types an authenticator may return. `True` and `False`
             are not either: which user would `True` be?
         ValueError, TypeError: the id is no name.
     """
     headers: tuple[tuple[str, str], ...] = ()
     if isinstance(verdict, Granted):
-        verdict, headers = verdict.principal, tuple(verdict.headers)
+        headers = tuple(verdict.headers)
+        verdict = verdict.principal
     if verdict is None or verdict == "":
         return Refusal(401, "credential_refused", "log in first", "the authenticator knows nobody")
     if isinstance(verdict, Principal):
@@ -40,7 +41,7 @@ def read_verdict(verdict: object) -> Granted | Refusal:
         else f"returned a {type(verdict).__name__}; an authenticator returns a Principal, Granted, "
         "str, int, or None for nobody, or raises Refused"
     )
-    raise AuthenticatorFault(msg)
+    raise AuthenticatorError(msg)
 
 
 _DETAILS = {

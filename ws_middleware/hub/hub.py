@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ws_middleware.receipt import Receipt
 
-from .registry import Registry
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ws_middleware.types import EncodedMessage, Link
 
-    from .registry import Address, Member
+    from .registry import Address, Member, Registry
 
 __all__ = ["Branch", "FanOut", "Hub", "Sent"]
 
@@ -134,7 +132,7 @@ class _Job:
         "over",
     )
 
-    def __init__(  # noqa: PLR0913 - one send, taken apart
+    def __init__(
         self,
         registry: Registry,
         address: Address,

@@ -22,7 +22,7 @@ from ws_middleware.errors import Refused
 from ws_middleware.gate.credentials import choose_subprotocol, forget_credential
 from ws_middleware.gate.gate import Gate
 from ws_middleware.gate.verdict import (
-    AuthenticatorFault,
+    AuthenticatorError,
     not_allowed,
     read_verdict,
     refusal_of,
@@ -146,7 +146,7 @@ class Engine:
         except Refused as refused:
             return refusal_of(refused)
         except Exception as error:
-            fault = isinstance(error, AuthenticatorFault)
+            fault = isinstance(error, AuthenticatorError)
             _log.error(
                 "%s of route %s %s",
                 name_of(asked),
@@ -176,7 +176,7 @@ class Engine:
             try:
                 with self.context():
                     receipt.resolve(function(*args))
-            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            except BaseException as error:  # raised again by whoever waits
                 receipt.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
         if not self.threads["auth"].submit(call):

@@ -27,11 +27,11 @@ class Mailbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._actions: deque[Callable[[], None]] = deque()
+        self._actions: deque[Callable[[], object]] = deque()
         self._woken = False
         self._closed = False
 
-    def post(self, action: Callable[[], None]) -> bool:
+    def post(self, action: Callable[[], object]) -> bool:
         """Run `action` on the loop, soon. From any thread. False if the loop takes no more."""
         if self._closed:
             return False

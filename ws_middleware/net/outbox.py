@@ -14,7 +14,7 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """One link's. An encoded message waits as a reference: many links can wait for the same bytes."""
+    """One link's. Messages wait by reference: many links can wait for the same bytes."""
 
     __slots__ = ("_limits", "_messages", "bytes")
 

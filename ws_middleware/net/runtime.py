@@ -60,7 +60,7 @@ class Runtime:
         """Whether the calling thread is this loop's. From any thread."""
         return threading.get_ident() == self.thread_id
 
-    def run(self, action: Callable[[], None]) -> bool:
+    def run(self, action: Callable[[], object]) -> bool:
         """Run `action` on the loop: now if this is its thread, else soon. From any thread.
 
         False if the loop has ended: then nothing was or will be run.
@@ -70,7 +70,7 @@ class Runtime:
             return True
         return self.mailbox.post(action)
 
-    def later(self, delay: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+    def later(self, delay: float, action: Callable[[], object]) -> asyncio.TimerHandle:
         """Run `action` after `delay` seconds, in another turn."""
         return self.loop.call_later(delay, action)
 
@@ -112,7 +112,7 @@ class Runtime:
     # --- the end -----------------------------------------------------------------------------
 
     async def close(self, code: int, reason: str, *, over: float, timeout: float) -> None:
-        """Close all links, spread over `over` seconds, and end within `timeout` whatever they do."""
+        """Close all links, spread over `over` seconds; end within `timeout`, whatever they do."""
         deadline = time.monotonic() + timeout
         await self._shut_all(code, reason, min(over, timeout * 0.8))
         await self._wait_gone(deadline - time.monotonic())

@@ -12,10 +12,11 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from ws_middleware.callables import is_async
+from ws_middleware.blocking import BlockingWebSocket
+from ws_middleware.callables import is_async, name_of
 from ws_middleware.errors import BadMessage, ConnectionClosed
 from ws_middleware.route import Handler, Route, Shape
-from ws_middleware.websocket import BlockingWebSocket, WebSocket
+from ws_middleware.websocket import WebSocket
 
 from .logs import safe
 
@@ -82,7 +83,7 @@ class Server:
             code, reason, why = 1011, "internal_error", "handler_error"
             _log.error(
                 "handler %s of route %s failed for socket %s, user %s",
-                getattr(handler, "__qualname__", handler),
+                name_of(handler),
                 safe(websocket.route_name),
                 websocket.id,
                 safe(websocket.user_id) or "-",
@@ -106,7 +107,7 @@ class ConversationServer(Server):
         except asyncio.CancelledError:
             self._link.close(1001, "going_away", "cancelled")
             raise
-        except BaseException as error:  # noqa: BLE001 - a SystemExit in here must not end the loop
+        except BaseException as error:  # a SystemExit in here must not end the loop
             self._failed(error, handler)
         else:
             self._link.close(1000, "", "handler_returned")
@@ -129,7 +130,7 @@ class BlockingServer(Server):
         try:
             with self._context():
                 handler(websocket, **self.websocket.path_params)
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # as above
             self._failed(error, handler)
         else:
             self._runtime.run(lambda: self._link.close(1000, "", "handler_returned"))
@@ -199,7 +200,7 @@ class EventServer(Server):
                     await self._call(handler, *call)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # as above
             self._failed(error, handler)
         finally:
             # Not at once: while the next event runs, this task must be done.
@@ -210,11 +211,8 @@ class EventServer(Server):
             for call in calls:
                 with self._context():
                     result = self._call(handler, *call)
-                    if inspect.iscoroutine(result):  # a def that returns a coroutine
-                        result.close()
-                        msg = f"{handler!r} returned a coroutine; make it an async def"
-                        raise TypeError(msg)
-        except BaseException as error:  # noqa: BLE001 - as above
+                    _check_result(result, handler)
+        except BaseException as error:  # as above
             self._failed(error, handler)
         finally:
             self._runtime.run(self._done)
@@ -222,6 +220,14 @@ class EventServer(Server):
     def _done(self) -> None:
         self._busy = False
         self._next()
+
+
+def _check_result(result: object, handler: Handler) -> None:
+    """Refuse a coroutine from a `def`: it would never run."""
+    if inspect.iscoroutine(result):
+        result.close()
+        msg = f"{name_of(handler)} returned a coroutine; make it an async def"
+        raise TypeError(msg)
 
 
 def make_server(

@@ -120,7 +120,7 @@ class Sidecar:
                 if not isinstance(error, Exception):
                     raise
 
-        if not runtime.run(lambda: runtime.spawn(work()) and None):
+        if not runtime.run(lambda: runtime.spawn(work())):
             coroutine.close()
             receipt.fail(RuntimeError("the sidecar's loop has ended"))
         return receipt
@@ -146,7 +146,7 @@ class Sidecar:
             finally:
                 runtime.loop.stop()
 
-        runtime.run(lambda: runtime.spawn(end()) and None)
+        runtime.run(lambda: runtime.spawn(end()))
         return self._closed
 
     def _at_exit(self) -> None:

@@ -1,4 +1,4 @@
-"""One wheel for all deadlines of a loop: a timer handle per connection would cost more than the rest.
+"""One wheel for all deadlines of a loop: a timer each would cost more than all the rest.
 
 Deadlines fall into ticks of 250 ms. One is never early and at most a tick late; the loop is woken
 only for ticks that have something in them, and not at all when there are none.

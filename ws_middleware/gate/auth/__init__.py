@@ -1,1 +1,1 @@
-"""Authenticators: `(UpgradeRequest) -> Principal`, or `Refused`. PyJWT is imported in `jwt` alone."""
+"""Authenticators: `(UpgradeRequest) -> Principal`, or `Refused`. PyJWT is used in `jwt` alone."""

@@ -6,7 +6,7 @@ PyJWT reads the clock itself; its time checks are switched off and made here aga
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import jwt
 
@@ -102,7 +102,7 @@ class JWTAuth:
 
     def _decode(self, token: str) -> dict[str, Any]:
         if len(token) > _TOKEN_BYTES:
-            raise _refused(f"the token is {len(token)} bytes, over {_TOKEN_BYTES}")
+            _refuse(f"the token is {len(token)} bytes, over {_TOKEN_BYTES}")
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,
@@ -120,26 +120,32 @@ class JWTAuth:
                 },
             )
         except jwt.InvalidAudienceError:
-            raise _refused(f"aud is not {self._audience!r}") from None
-        except Exception as error:  # noqa: BLE001 - PyJWT lets UnicodeError out; nothing may pass
-            # The class says enough; the text may quote the token.
-            raise _refused(type(error).__name__) from None
+            why = f"aud is not {self._audience!r}"
+        except Exception as error:
+            # PyJWT lets UnicodeError out too. The class says enough; the text may quote the token.
+            why = type(error).__name__
+        else:
+            return self._check_audience(claims)
+        # Outside of `except`: an exception's context would hold the token.
+        return _refuse(why)
+
+    def _check_audience(self, claims: dict[str, Any]) -> dict[str, Any]:
         if self._audience is None and "aud" in claims:
             # RFC 7519 section 4.1.3: who is not named by aud must reject the token.
-            raise _refused("the token has an aud, and JWTAuth no audience=")
+            _refuse("the token has an aud, and JWTAuth no audience=")
         return claims
 
     def _check_times(self, claims: dict[str, Any], now: float) -> float:
         expires = _number(claims, "exp")
         if expires is None:
-            raise _refused("exp is missing")
+            _refuse("exp is missing")
         if now >= expires + self._leeway:
             late = now - expires
             why = f"expired {late:.0f} s ago (clock skew? leeway is {self._leeway:g} s)"
             raise Refused(401, "credential_expired", headers=_CHALLENGE, why=why)
         not_before = _number(claims, "nbf")
         if not_before is not None and now < not_before - self._leeway:
-            raise _refused(f"not valid for another {not_before - now:.0f} s (nbf)")
+            _refuse(f"not valid for another {not_before - now:.0f} s (nbf)")
         # Accepted within the leeway: then the leeway is what it has.
         return expires if expires > now else expires + self._leeway
 
@@ -148,15 +154,15 @@ class JWTAuth:
         if isinstance(user, int) and not isinstance(user, bool):
             user = str(user)
         if not isinstance(user, str) or not is_name(user):
-            raise _refused(f"{self._user_claim} is {type(user).__name__}, no user id")
+            _refuse(f"{self._user_claim} is {type(user).__name__}, no user id")
         return user
 
     def __repr__(self) -> str:
         return f"JWTAuth({', '.join(self._algorithms)} in {', '.join(self.sources)})"
 
 
-def _refused(why: str) -> Refused:
-    return Refused(401, "credential_refused", headers=_CHALLENGE, why=f"token_invalid: {why}")
+def _refuse(why: str) -> NoReturn:
+    raise Refused(401, "credential_refused", headers=_CHALLENGE, why=f"token_invalid: {why}")
 
 
 def _number(claims: dict[str, Any], name: str) -> float | None:
@@ -164,7 +170,7 @@ def _number(claims: dict[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e15:  # noqa: PLR2004
-        raise _refused(f"{name} is no number (RFC 7519 section 2, NumericDate)")
+        _refuse(f"{name} is no number (RFC 7519 section 2, NumericDate)")
     return float(value)
 
 

@@ -1,0 +1,66 @@
+"""Messages of one socket that its handler has not taken, counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .config import Limits
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """Messages received and not yet taken, bounded. Touched by the link's loop only."""
+
+    __slots__ = ("_bytes", "_limits", "_messages", "discarding", "in_hand", "on_message")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._messages: deque[str | bytes] = deque()
+        self._bytes = 0
+        self.discarding = False
+        #: Whether the handler has taken a message and has not come back for more.
+        self.in_hand = False
+        #: Called when a message has come or none will.
+        self.on_message: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def is_handled(self) -> bool:
+        """Whether everything that came has been dealt with."""
+        return not self._messages and not self.in_hand
+
+    @property
+    def is_full(self) -> bool:
+        """Whether reading has to wait."""
+        return (
+            len(self._messages) >= self._limits.inbound_messages
+            or self._bytes >= self._limits.inbound_bytes
+        )
+
+    def put(self, message: str | bytes) -> None:
+        """Add one and wake who waits."""
+        if self.discarding:
+            return
+        self._messages.append(message)
+        self._bytes += len(message)
+        if self.on_message is not None:
+            self.on_message()
+
+    def take(self) -> str | bytes:
+        """Return the oldest; there must be one."""
+        message = self._messages.popleft()
+        self._bytes -= len(message)
+        self.in_hand = True
+        return message
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self._messages.clear()
+        self._bytes = 0
