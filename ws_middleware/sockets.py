@@ -6,9 +6,10 @@ import contextlib
 import logging
 import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from .core.framing import check_close
+from .codes import check_close
 from .errors import ConfigError
 from .flask import FlaskDoor
 from .hub.audience import Audience
@@ -79,6 +80,7 @@ class WebSockets:
         self._engine: Engine | None = None
         self._sidecar: Sidecar | None = None
         self._context: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+        _instances.add(self)
 
     def __repr__(self) -> str:
         return f"<WebSockets {len(self._routes)} routes>"
@@ -171,15 +173,17 @@ class WebSockets:
         """Make a Flask app our host: its configuration, its app context around our handlers.
 
         Raises:
-            ConfigError: `app.config["WEBSOCKETS"]` is wrong, or the settings as a whole are.
+            ConfigError: `app.config["WEBSOCKETS"]` is wrong, the settings as a whole are, or a door
+                is open already.
             TypeError: it names a setting that there is none of.
         """
         door = FlaskDoor(app)
         with self._lock:
+            if self._engine is not None:
+                msg = "init_app() comes before listen(): the settings are fixed once a door is open"
+                raise ConfigError(msg)
             self._settings.add_host(door.settings, 'app.config["WEBSOCKETS"]')
             self._context = door.context
-            if self._engine is not None:
-                self._engine.context = door.context
             self._settings.add_environ(os.environ)
             self.describe()
         door.register(self)
@@ -231,6 +235,25 @@ class WebSockets:
                     engine.add_route(route)
                 self._engine, self._sidecar = engine, Sidecar(engine)
             return self._sidecar
+
+    def _after_fork(self) -> None:
+        """A child has none of our threads: it is as if no door had been opened."""
+        self._lock = threading.RLock()
+        self._engine = self._sidecar = None
+        self._hub.after_fork()
+
+
+#: For the hook, which is registered once and can never be taken back.
+_instances: Final[weakref.WeakSet[WebSockets]] = weakref.WeakSet()
+
+
+def _reset_all() -> None:
+    for sockets in list(_instances):
+        sockets._after_fork()  # noqa: SLF001 - the hook is its own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all)
 
 
 def _describe(route: Route) -> str:

@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .codec import dump_json, load_json
-from .core.framing import check_close
+from .codes import check_close
 from .errors import ConnectionClosed, MessageTooBig, TooManyRooms
 from .inbox import Inbox
 from .names import as_name

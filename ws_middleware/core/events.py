@@ -21,6 +21,8 @@ class RefusedBySession:
     """The session answered by itself: the head was no head, or a deadline passed."""
 
     refusal: Refusal
+    #: What was asked for, where the head was whole.
+    request: UpgradeRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

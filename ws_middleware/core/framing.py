@@ -27,6 +27,8 @@ from wsproto.events import (
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, RsvBits
 
+from ws_middleware.codes import check_close
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -39,9 +41,6 @@ __all__ = ["Failed", "Framing", "PeerClosed", "PeerPinged", "PeerPonged", "encod
 
 _CONTROL_PAYLOAD: Final = 125
 _NO_RSV: Final = RsvBits(False, False, False)  # noqa: FBT003 - wsproto's named tuple
-
-#: What an endpoint may put into a close frame: RFC 6455 section 7.4.1 and the IANA registry.
-_SENDABLE: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 
 #: IANA's "bad gateway", registered after the RFC; wsproto takes it for a reserved code.
 _BAD_GATEWAY: Final = 1014
@@ -291,23 +290,4 @@ def encode_close(code: int | None, reason: str = "") -> bytes:
 def _check_control(payload: bytes) -> None:
     if len(payload) > _CONTROL_PAYLOAD:
         msg = f"a control frame carries at most {_CONTROL_PAYLOAD} bytes, not {len(payload)}"
-        raise ValueError(msg)
-
-
-def check_close(code: int, reason: str) -> None:
-    """Refuse what must not be in a close frame.
-
-    Raises:
-        ValueError: the code is none that an endpoint may send (RFC 6455 section 7.4), or the
-            reason is over 123 bytes of UTF-8 (section 5.5).
-    """
-    if isinstance(code, bool) or code not in _SENDABLE:
-        msg = (
-            f"close code {code!r} cannot be sent: 1000-1003, 1007-1014 and 3000-4999 can "
-            "(4000-4999 are yours)"
-        )
-        raise ValueError(msg)
-    size = len(reason.encode())
-    if size > _CONTROL_PAYLOAD - 2:
-        msg = f"a close reason has at most {_CONTROL_PAYLOAD - 2} bytes of UTF-8, not {size}"
         raise ValueError(msg)

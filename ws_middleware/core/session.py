@@ -9,14 +9,15 @@ How to drive it, whatever the I/O is:
 
 Rules: only `_move` assigns the state, and only by the table in `states`. Nothing reads a clock,
 nothing waits, and no byte from a peer makes any call raise. `now` is monotonic, in seconds. What is
-stored is bounded: the head by its limits, early bytes by `_EARLY` and one read, unread frames by one
-read (the caller pulls, and pauses while it has no room), unsent pongs by those of one read.
+stored is bounded: the head by its limits, early bytes by `_EARLY` and one read, unread frames by
+one read (the caller pulls, and pauses while it has no room), unsent pongs by those of one read.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ws_middleware.codes import check_close
 from ws_middleware.types import Refusal, UpgradeRequest
 
 from .events import Closed, Event, PongReceived, RefusedBySession
@@ -26,7 +27,6 @@ from .framing import (
     PeerClosed,
     PeerPinged,
     PeerPonged,
-    check_close,
     encode,
     encode_close,
 )
@@ -386,7 +386,7 @@ class Session:
 
     def _refuse_by_itself(self, refusal: Refusal, now: float) -> None:
         self._out.append(refusal_bytes(refusal, now + self._wall_offset))
-        self._events.append(RefusedBySession(refusal))
+        self._events.append(RefusedBySession(refusal, self._request))
         self._end(now)
         self._move(Did.REFUSE)
 

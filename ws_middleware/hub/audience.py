@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from ws_middleware.codec import dump_json
+from ws_middleware.codes import check_close
 from ws_middleware.types import EncodedMessage
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Audience(Generic[MemberT]):
         Raises:
             ValueError: `code` or `reason` may not be sent (RFC 6455 section 7.4).
         """
+        check_close(code, reason)
         return self._hub.close(self._address, code, reason, over)
 
     def count(self) -> int:

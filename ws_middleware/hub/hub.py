@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -81,6 +82,11 @@ class Hub:
         with self._lock:
             self._branches = tuple(each for each in self._branches if each is not branch)
 
+    def after_fork(self) -> None:
+        """A child has none of the loops."""
+        self._lock = threading.Lock()
+        self._branches = ()
+
     def send(
         self, address: Address, message: EncodedMessage, exclude: frozenset[str]
     ) -> Receipt[Sent]:
@@ -113,7 +119,7 @@ class Hub:
         tally = _Tally(len(branches))
         for branch in branches:
             job = _Job(branch.registry, address, action, exclude, over, tally)
-            if not branch.run(lambda branch=branch, job=job: branch.fan_out.add(job)):  # type: ignore[misc]
+            if not branch.run(partial(branch.fan_out.add, job)):
                 tally.add(0)
         return tally.receipt
 

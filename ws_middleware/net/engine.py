@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from ws_middleware.core.events import Closed
+    from ws_middleware.core.events import Closed, RefusedBySession
     from ws_middleware.gate.gate import Candidate, Slot
     from ws_middleware.hub.hub import Hub
     from ws_middleware.settings import Settings
@@ -251,9 +251,9 @@ class Engine:
             _log.error("a Refused cannot be sent: %s", error)
             link.refuse(Refusal(500, "authenticator_failed", "the server could not decide"))
 
-    def refused(self, link: SocketLink, refusal: Refusal, now: float) -> None:
+    def refused(self, link: SocketLink, event: RefusedBySession, now: float) -> None:
         """The session refused by itself: log it, and drop what is under way."""
-        self.refusals.add(None, refusal, now)
+        self.refusals.add(event.request, event.refusal, now)
         if link.on_lost is not None:
             link.on_lost()
 

@@ -176,7 +176,7 @@ class SocketLink(asyncio.BufferedProtocol):
         elif isinstance(event, UpgradeRequest):
             self._engine.decide(self, event, now)
         elif isinstance(event, RefusedBySession):
-            self._engine.refused(self, event.refusal, now)
+            self._engine.refused(self, event, now)
         elif isinstance(event, PongReceived):
             self._ponged(event)
         else:

@@ -42,7 +42,8 @@ class Mailbox:
                 self._loop.call_soon_threadsafe(self._turn)
             except RuntimeError:  # closed between the two lines above
                 return False
-        return True
+        # Closed meanwhile: it may have run or not, and whoever asks again is told so.
+        return not self._closed
 
     def _turn(self) -> None:
         # Before the first take: whoever posts from here on wakes the loop again.

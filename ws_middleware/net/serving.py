@@ -16,13 +16,14 @@ from ws_middleware.blocking import BlockingWebSocket
 from ws_middleware.callables import is_async, name_of
 from ws_middleware.errors import BadMessage, ConnectionClosed
 from ws_middleware.route import Handler, Route, Shape
-from ws_middleware.websocket import WebSocket
 
 from .logs import safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
+
+    from ws_middleware.websocket import WebSocket
 
     from .link import SocketLink
     from .runtime import Runtime

@@ -1,8 +1,8 @@
 """Our event loop in a daemon thread of the host's process.
 
 Lazy: the thread starts when the first door needs it, so importing an app starts nothing. One per
-process: a forked child has no thread, so it lets go of the descriptors it inherited (a connection
-that two processes hold does not end when one of them closes it) and starts its own when needed.
+process: a forked child has no thread, so it lets go of the descriptors it inherited, for a
+connection that two processes hold does not end when one of them closes it.
 A daemon with an `atexit` hook: a thread that is joined at exit would hold a reloading server.
 """
 
@@ -37,6 +37,9 @@ _AT_EXIT: Final = 3.0
 
 #: Every sidecar there is, for the hooks: these are registered once and can never be taken back.
 _sidecars: weakref.WeakSet[Sidecar] = weakref.WeakSet()
+
+#: In a child: the parent's loops, never collected, for that would close descriptors a second time.
+_inherited: Final[list[object]] = []
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -79,14 +82,13 @@ class Sidecar:
     def _work(self, started: Receipt[Runtime]) -> None:
         loop = _new_loop()
         asyncio.set_event_loop(loop)
+        runtime = Runtime(loop)
+        self._engine.hub.attach(runtime)
+        loop.call_soon(started.resolve, runtime)
         try:
-            runtime = Runtime(loop)
-            self._engine.hub.attach(runtime)
-            loop.call_soon(started.resolve, runtime)
             loop.run_forever()
-        except BaseException as error:
+        except BaseException:
             _log.exception("the sidecar's loop has ended")
-            started.fail(error)
         finally:
             self._engine.hub.detach(runtime)
             with contextlib.suppress(Exception):
@@ -158,26 +160,20 @@ class Sidecar:
             closed.result(_AT_EXIT)
 
     def _after_fork(self) -> None:
+        """Let go, in a child, of what is the parent's; this object serves nothing there."""
         runtime, self._runtime = self._runtime, None
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
         if runtime is None:
             return
-        # The old loop's objects stay referenced: to collect them would close descriptors whose
-        # numbers may be somebody else's by then.
-        self._inherited = (runtime, self._thread, self._listeners)
+        _inherited.append((runtime, self._listeners))
         filenos = [fd for listener in self._listeners for fd in listener.filenos]
         filenos.extend(getattr(link, "fileno", -1) for link in runtime.links)
         _let_go(filenos)
-        self._engine.hub.detach(runtime)
-        self._thread = self._watchdog = self._closed = None
         if self._listeners:
             _log.warning(
                 "forked after listen(): the child %d lets go of the port and the sockets; call "
                 "listen() in the process that serves",
-                self._pid,
+                os.getpid(),
             )
-        self._listeners = []
 
 
 def _let_go(filenos: list[int]) -> None:
