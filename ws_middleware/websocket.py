@@ -292,8 +292,11 @@ class WebSocket:
         self._inbox.in_hand = False
         self.link.resume()
         try:
-            async with asyncio.timeout(timeout):
+            if timeout is None:  # asyncio.timeout costs as much as all the rest of a message
                 await self._waiter
+            else:
+                async with asyncio.timeout(timeout):
+                    await self._waiter
         finally:
             self._waiter = None
         if not self._inbox:

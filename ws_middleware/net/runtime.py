@@ -26,6 +26,10 @@ __all__ = ["Runtime"]
 _READ: Final = 64 * 1024
 
 
+#: Seconds that handlers have, at shutdown, between the end of their sockets and their own.
+_LAST_WORDS: Final = 1.0
+
+
 class RuntimeLink(Protocol):
     """What a runtime does with a link."""
 
@@ -118,14 +122,23 @@ class Runtime:
         await self._wait_gone(deadline - time.monotonic())
         for link in list(self.links):
             link.abort()
-        # Cancelled handlers get what is left of the time to clean up, and a moment in any case.
-        for task in self._tasks - {asyncio.current_task()}:
-            task.cancel()
-        others = self._tasks - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others, timeout=max(0.2, deadline - time.monotonic()))
+        await self._end_tasks(deadline)
         self.wheel.stop()
         self.mailbox.close()
+
+    async def _end_tasks(self, deadline: float) -> None:
+        """Let handlers come to their end by themselves for a moment, then cancel them."""
+        tasks = self._tasks - {asyncio.current_task()}
+        if tasks:
+            left = deadline - time.monotonic()
+            await asyncio.wait(tasks, timeout=max(0.0, min(_LAST_WORDS, left - _LAST_WORDS)))
+        # Not once: an event that is cancelled is followed by its on_close.
+        while tasks := self._tasks - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.1)
+            if time.monotonic() >= deadline:
+                return
 
     async def _shut_all(self, code: int, reason: str, over: float) -> None:
         links = list(self.links)
