@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from .codes import check_close
 from .errors import ConfigError
 from .flask import FlaskDoor
+from .gate.origin import OriginRule
 from .hub.audience import Audience
 from .hub.hub import Hub
 from .hub.registry import Address
@@ -23,7 +24,7 @@ from .route import Route
 from .settings import Settings, check_keywords, resolve_policy, unknown_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from flask import Flask
@@ -65,6 +66,7 @@ class WebSockets:
         **policy: Unpack[Policy],
     ) -> None:
         check_keywords(policy, "WebSockets()", app=True)
+        _check_origins(policy)
         given: dict[str, Any] = dict(policy)
         own = {
             "server_limits": server_limits,
@@ -108,6 +110,7 @@ class WebSockets:
             ConfigError: the path, the name or a value is wrong, or the path is taken.
             TypeError: there is no such setting.
         """
+        _check_origins(policy)
         route = Route(path, hub=self._hub, name=name, subprotocols=subprotocols, policy=policy)
         with self._lock:
             for other in self._routes:
@@ -183,6 +186,7 @@ class WebSockets:
                 msg = "init_app() comes before listen(): the settings are fixed once a door is open"
                 raise ConfigError(msg)
             self._settings.add_host(door.settings, 'app.config["WEBSOCKETS"]')
+            _check_origins(door.settings)
             self._context = door.context
             self._settings.add_environ(os.environ)
             self.describe()
@@ -254,6 +258,13 @@ def _reset_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_all)
+
+
+def _check_origins(given: Mapping[str, Any]) -> None:
+    """Refuse an origin that is none where it is given, and not first when a door opens."""
+    if "origins" in given:
+        origins = given["origins"]
+        OriginRule(origins if isinstance(origins, str) else tuple(origins), ambient=False)
 
 
 def _describe(route: Route) -> str:
