@@ -34,8 +34,8 @@ _SLICE: Final = 4096
 #: RFC 9112 section 3 asks for at least 8,000 octets.
 _REQUEST_LINE: Final = 8192
 
-#: A TLS record with a handshake in it: somebody speaks https to a plain port.
-_TLS_HELLO: Final = b"\x16\x03"
+#: How a TLS handshake begins: somebody speaks https to a plain port.
+_TLS_HELLO: Final = b"\x16"
 
 
 class HeadReader:
@@ -76,7 +76,7 @@ class HeadReader:
 
     def _feed(self, piece: bytes) -> UpgradeRequest | Refusal | None:
         if not self._first:
-            self._first = piece[:2]
+            self._first = piece[:1]
         self._fed += len(piece)
         if self._line is not None and (refusal := self._count_line(piece)):
             return refusal

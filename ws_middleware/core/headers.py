@@ -73,7 +73,8 @@ def problem_body(refusal: Refusal) -> bytes:
 
 def refusal_headers(refusal: Refusal, body: bytes, wall: float) -> list[tuple[str, str]]:
     """Return the fields of a refusal. `wall` is the wall time in seconds, for Date."""
-    own = [(n, v) for n, v in refusal.headers if n.lower() not in _NOT_ON_REFUSAL]
+    ours = _NOT_ON_REFUSAL | ({"content-type"} if refusal.body is None else set())
+    own = [(name, value) for name, value in refusal.headers if name.lower() not in ours]
     named = {name.lower() for name, _ in own}
     headers = [
         ("Date", formatdate(wall, usegmt=True)),

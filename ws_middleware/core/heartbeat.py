@@ -55,7 +55,7 @@ class HeartbeatClock:
 
     def stood_still(self, seconds: float) -> None:
         """Our loop did not turn for `seconds`, which must not count against the peer."""
-        if self._deadline is not None:
+        if self._deadline is not None and self._paused_at is None:
             self._deadline += seconds
 
     def next_deadline(self) -> float:

@@ -217,6 +217,7 @@ class Session:
         if self._state is State.OPEN:
             self._eof = True
         elif self._state is not State.CLOSED:
+            self._out.clear()
             self._lose()
 
     def handle_timeout(self, now: float) -> None:
@@ -254,6 +255,7 @@ class Session:
                 now,
             )
         else:
+            self._out.clear()
             self._lose()
 
     def next_event(self, now: float, *, handled: bool = True) -> Event | None:
@@ -309,11 +311,13 @@ class Session:
             self._answer_close(frame)
             self._end_with(Closed(frame.code, frame.reason, "peer", "closed"), now)
             self._move(Did.RECEIVE_CLOSE)
+            self._linger_for_nobody()
         elif isinstance(frame, Failed):
             self._pings.drop()
             self._out.append(encode_close(frame.code))
             self._end_with(Closed(frame.code, "", "us", frame.why), now)
             self._move(Did.FAIL)
+            self._linger_for_nobody()
 
     def _answer_close(self, frame: PeerClosed) -> None:
         # "Typically echoes the status code it received", RFC 6455 section 5.5.1.
@@ -429,6 +433,7 @@ class Session:
         self._deadline = now + self._linger
         self._move(Did.SEND_CLOSE)
         self._find_close(now)
+        self._linger_for_nobody()
 
     def pause(self, now: float) -> None:
         """There is no room for messages: don't read. Pings go on."""
@@ -475,5 +480,9 @@ class Session:
         self._end(0.0)
         self._deadline = None
         self._pings.drop()
-        self._out.clear()
         self._move(Did.LOSE)
+
+    def _linger_for_nobody(self) -> None:
+        """A peer that has ended its half sends no answer, so none is waited for."""
+        if self._eof:
+            self._lose()
