@@ -18,7 +18,11 @@ def dump_json(value: object) -> str:
         TypeError: it holds what JSON has no form for.
         ValueError: it holds a NaN or an infinity, or itself.
     """
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        msg = "nested too deep for JSON"
+    raise ValueError(msg)
 
 
 def load_json(message: str | bytes) -> Any:  # noqa: ANN401 - JSON is what the peer makes it
@@ -29,11 +33,16 @@ def load_json(message: str | bytes) -> Any:  # noqa: ANN401 - JSON is what the p
             written out or by a number too large for a float.
     """
     try:
-        return json.loads(message, parse_constant=_refuse_constant, parse_float=_finite)
+        text = message if isinstance(message, str) else message.decode()
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        if "\\u" in text or not text.isascii():
+            # A lone surrogate can be written as an escape, and sent on it would raise.
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         # Not the error's own text: json puts the document into it, and this one ends in logs.
         msg = f"not JSON: {type(error).__name__}"
         raise BadMessage(msg) from None
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -56,7 +56,7 @@ def _inherit(given: T, base: T) -> T:
 
 def _check_positive(owner: object, name: str, *, none: bool, whole: bool) -> None:
     value: Any = getattr(owner, name)
-    if value is INHERIT or (none and value is None):
+    if (value is INHERIT and not isinstance(owner, ServerLimits)) or (none and value is None):
         return
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 < value < float("inf"):

@@ -18,7 +18,7 @@ from .gate.routing import PathTemplate
 from .hub.audience import Audience
 from .hub.registry import Address
 from .names import as_name
-from .settings import check_keywords
+from .settings import check_keywords, check_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,12 +72,16 @@ class Route:
         self.template = PathTemplate(path)
         self.path = path
         #: Its name in logs and on the bus.
-        self.name = as_name(self.template.masked if name is None else name, "route name")
+        try:
+            self.name = as_name(self.template.masked if name is None else name, "route name")
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         if isinstance(subprotocols, str):
             msg = f"{path}: subprotocols takes a list, got the text {subprotocols!r}"
             raise ConfigError(msg)
         self.subprotocols = tuple(subprotocols)
         check_keywords(policy, f"route({path!r})")
+        check_values(policy, f"route({path!r})")
         #: What was given; put together with the app's when a door opens.
         self.given: Policy = policy
         #: The whole policy, from the moment a door has opened.
@@ -163,7 +167,7 @@ class Route:
             inspect.signature(handler).bind(
                 *_ARGUMENTS[event], **dict.fromkeys(list(given)[positional:])
             )
-        except TypeError as error:
+        except (TypeError, ValueError) as error:  # ValueError: a builtin without a signature
             msg = (
                 f"{self.path}: {name_of(handler)} is called as "
                 f"{name_of(handler)}({', '.join(given)}), which it doesn't take: {error}"

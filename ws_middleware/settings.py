@@ -26,7 +26,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Settings", "check_keywords", "resolve_policy", "unknown_variables"]
+__all__ = ["Settings", "check_keywords", "check_values", "resolve_policy", "unknown_variables"]
 
 AUTH_MISSING: Final = (
     "WebSockets() needs auth=. JWTAuth(key, algorithms=[…]), any callable, or Anonymous() to let "
@@ -78,7 +78,7 @@ class Settings:
     environ: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_values(self.code, "WebSockets()")
+        check_values(self.code, "WebSockets()")
 
     def add_host(self, given: Mapping[str, Any], where: str) -> None:
         """Take what the host application's own configuration says.
@@ -88,7 +88,7 @@ class Settings:
             ConfigError: a value is wrong.
         """
         check_keywords(given, where, app=True)
-        _check_values(given, where)
+        check_values(given, where)
         self.host = dict(given)
 
     def add_environ(self, environ: Mapping[str, str]) -> None:
@@ -99,9 +99,14 @@ class Settings:
         """
         self.environ = _read_environ(environ)
 
+    @property
+    def layers(self) -> tuple[dict[str, Any], ...]:
+        """The layers, the first that counts first."""
+        return self.code, self.host, self.environ
+
     def get(self, name: str, default: object = None) -> Any:  # noqa: ANN401 - one per setting
         """Return the value of `name` from the first layer that has one."""
-        for layer in (self.code, self.host, self.environ):
+        for layer in self.layers:
             if name in layer:
                 return layer[name]
         return default
@@ -122,7 +127,7 @@ def resolve_policy(settings: Settings, route: Policy, where: str) -> EffectivePo
     Raises:
         ConfigError: nobody said who may connect, or two settings contradict each other.
     """
-    _check_values(route, where)
+    check_values(route, where)
     auth = route.get("auth", settings.get("auth"))
     if auth is None:
         raise ConfigError(AUTH_MISSING)
@@ -146,8 +151,10 @@ def resolve_policy(settings: Settings, route: Policy, where: str) -> EffectivePo
 
 
 def _resolve_limits(settings: Settings, route: Policy) -> Limits:
-    app: Limits = settings.get("limits", Limits())
-    return route.get("limits", Limits()).inherit(app).inherit(DEFAULT_LIMITS)
+    limits = route.get("limits", Limits())
+    for layer in settings.layers:
+        limits = limits.inherit(layer.get("limits", Limits()))
+    return limits.inherit(DEFAULT_LIMITS)
 
 
 def _resolve_heartbeat(settings: Settings, route: Policy) -> Heartbeat | None:
@@ -158,7 +165,7 @@ def _resolve_heartbeat(settings: Settings, route: Policy) -> Heartbeat | None:
     return given.inherit(app or Heartbeat()).inherit(DEFAULT_HEARTBEAT)
 
 
-def _check_values(given: Mapping[str, Any], where: str) -> None:
+def check_values(given: Mapping[str, Any], where: str) -> None:
     """Check what can be checked of each value by itself."""
     _check_types(given, where)
     for name in _THREAD_DEFAULTS:
@@ -225,16 +232,24 @@ def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
             continue
         text = environ[variable]
         if part is not None:
-            groups.setdefault(name, {})[part] = _read_number(variable, text)
+            number: Any = _read_number(variable, text)
+            given: dict[str, Any] = {part: number}
+            try:
+                _GROUPS[name](**given)
+            except ConfigError as error:
+                msg = f"{variable}: {error}"
+                raise ConfigError(msg) from None
+            groups.setdefault(name, {})[part] = number
         elif name in _THREAD_DEFAULTS:
             settings[name] = _read_number(variable, text)
         elif name == "origins":
             settings[name] = _read_origins(text)
         else:
             settings[name] = text
+        if part is None:
+            check_values({name: settings[name]}, variable)
     for name, values in groups.items():
         settings[name] = _GROUPS[name](**values)
-    _check_values(settings, "WSM_*")
     return settings
 
 

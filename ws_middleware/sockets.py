@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from .codes import check_close
@@ -24,7 +25,7 @@ from .route import Route
 from .settings import Settings, check_keywords, resolve_policy, unknown_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from flask import Flask
@@ -189,6 +190,7 @@ class WebSockets:
             _check_origins(door.settings)
             self._context = door.context
             self._settings.add_environ(os.environ)
+            _check_environ(self._settings.environ)
             self.describe()
         door.register(self)
 
@@ -229,6 +231,7 @@ class WebSockets:
         with self._lock:
             if self._sidecar is None:
                 self._settings.add_environ(os.environ)
+                _check_environ(self._settings.environ)
                 for sentence in unknown_variables():
                     _log.warning("%s", sentence)
                 engine = Engine(self._settings, self._hub, self._context)
@@ -260,10 +263,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_all)
 
 
+def _check_environ(environ: Mapping[str, Any]) -> None:
+    try:
+        _check_origins(environ)
+    except ConfigError as error:
+        msg = f"WSM_ORIGINS: {error}"
+        raise ConfigError(msg) from None
+
+
 def _check_origins(given: Mapping[str, Any]) -> None:
     """Refuse an origin that is none where it is given, and not first when a door opens."""
     if "origins" in given:
         origins = given["origins"]
+        if not isinstance(origins, (str, Sequence)):
+            msg = f"origins takes 'same-origin', '*' or a list of origins, got {origins!r}"
+            raise ConfigError(msg)
         OriginRule(origins if isinstance(origins, str) else tuple(origins), ambient=False)
 
 

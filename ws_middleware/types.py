@@ -118,12 +118,12 @@ class UpgradeRequest:
     @property
     def raw_path(self) -> str:
         """The path as sent, percent-escapes and all, without the query."""
-        path = self.target
+        path = self.target.partition("?")[0]
         if not path.startswith("/"):  # absolute-form, RFC 9112 section 3.2.2
             _, _, path = path.partition("://")
             _, slash, path = path.partition("/")
             path = slash + path or "/"
-        return path.partition("?")[0]
+        return path
 
     @property
     def path(self) -> str:

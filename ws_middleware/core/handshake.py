@@ -107,7 +107,7 @@ class HeadReader:
     def _why(self, error: Exception) -> str:
         if self._first == _TLS_HELLO:
             return "TLS on a plain port: end TLS at a proxy before this one"
-        return str(error)
+        return str(error).partition(":")[0]  # what follows is the peer's own line, token and all
 
     def _request(self, event: h11.Request) -> UpgradeRequest | Refusal:
         if len(event.headers) > self._limits.head_fields:

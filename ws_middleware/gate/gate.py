@@ -44,12 +44,13 @@ class _Guarded:
 class Slot:
     """A place in the caps. `release` gives it back, once, however often it is called."""
 
-    __slots__ = ("_gate", "_keys", "undecided")
+    __slots__ = ("_gate", "_keys", "released", "undecided")
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._keys: tuple[tuple[str, str] | None, ...] = ()
         self.undecided = True
+        self.released = False
 
     def release(self) -> None:
         """Give the place back."""
@@ -149,6 +150,8 @@ class Gate:
                 )
                 return self.dress(refusal, candidate)
             slot = candidate.slot
+            if slot.released:  # the peer has gone: there is no place to count it in
+                return slot
             slot.undecided = False
             self._undecided -= 1
             self._open += 1
@@ -159,6 +162,7 @@ class Gate:
 
     def _release(self, slot: Slot) -> None:
         with self._lock:
+            slot.released = True
             if slot.undecided:
                 slot.undecided = False
                 self._undecided -= 1

@@ -86,6 +86,11 @@ class PathTemplate:
         """The path with every parameter as `*`: a route's name where none is given."""
         return _PARAMETER.sub("*", self.text)
 
+    @property
+    def shape(self) -> str:
+        """What it matches, whatever its parameters are called."""
+        return re.sub(r"\(\?P<\w+>", "(", self.__dict__["_pattern"].pattern)
+
     def match(self, path: str) -> dict[str, Any] | None:
         """Return the parameters if `path` (decoded) is one of this template, else `None`.
 
@@ -113,7 +118,7 @@ class PathTable(Generic[T]):
             ConfigError: the same path (whatever its parameters are called) is there already.
         """
         for other, _ in self._entries:
-            if other.masked == template.masked and other.text == template.text:
+            if other.shape == template.shape:
                 msg = f"there is a route for {template.text} already"
                 raise ConfigError(msg)
         self._entries.append((template, value))

@@ -67,6 +67,8 @@ def _check_request_line(request: UpgradeRequest) -> Refusal | None:
 
 
 def _check_single(headers: Headers) -> Refusal | None:
+    if "host" not in headers:
+        return _malformed("there is no Host header")
     for name in _SINGLE:
         if len(headers.get_all(name)) > 1:
             return _malformed(f"there is more than one {name} header")
@@ -75,7 +77,8 @@ def _check_single(headers: Headers) -> Refusal | None:
 
 def _check_body(headers: Headers) -> Refusal | None:
     # What follows the head would be frames to us and a body to a proxy: request smuggling.
-    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+    lengths = set(headers.get_all("content-length"))
+    if "transfer-encoding" in headers or not lengths <= {"0"}:
         return _malformed("a WebSocket upgrade has no body")
     return None
 
@@ -87,7 +90,7 @@ def _check_upgrade(headers: Headers) -> Refusal | None:
         if "sec-websocket-key" in headers:
             detail += " (the Upgrade header is missing: does a proxy drop it?)"
         return Refusal(426, "upgrade_required", detail, headers=_VERSION)
-    if upgrade.strip().lower() != "websocket":
+    if upgrade.strip(" \t").lower() != "websocket":
         return Refusal(426, "upgrade_required", "Upgrade must be websocket", headers=_VERSION)
     if "upgrade" not in {token.lower() for token in headers.tokens("connection")}:
         return _malformed("the Connection header must contain the token Upgrade")

@@ -7,6 +7,7 @@ its peer.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ __all__ = ["Branch", "FanOut", "Hub", "Sent"]
 
 #: Links that one turn of a loop serves; then the others on that loop have theirs.
 TURN: Final = 1000
+
+_log: Final = logging.getLogger("ws_middleware.hub")
 
 
 @dataclass(frozen=True)
@@ -169,11 +172,18 @@ class _Job:
             served += 1
             if member.id not in self._exclude and member in self._registry:
                 self._count += 1
-                self._action(member.link)
+                self._act(member)
         if served < room:
             self._tally.add(self._count)
             return room - served
         return 0
+
+    def _act(self, member: Member) -> None:
+        try:
+            self._action(member.link)
+        except Exception:
+            # A link promises not to raise; if one does, the others still get their message.
+            _log.exception("a link failed to take a message for socket %s", member.id)
 
 
 class FanOut:
@@ -195,13 +205,13 @@ class FanOut:
 
     def _turn(self) -> None:
         room = TURN
-        self._turning = False
+        self._turning = True  # what a receipt's callback sends waits for its turn
         while self._jobs and room:
             room = self._jobs[0].go_on(room)
             if room:
                 self._jobs.popleft()
+        self._turning = bool(self._jobs)
         if self._jobs:
-            self._turning = True
             self._later(0, self._turn)
 
     def _spread(self, job: _Job) -> None:

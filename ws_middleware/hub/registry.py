@@ -59,6 +59,8 @@ class Registry:
 
     def add(self, member: Member) -> None:
         """Add an open socket."""
+        if member in self._addresses:
+            return
         self._addresses[member] = set()
         self._index(member, Address("socket", member.id))
         self._index_both(member, Address("everyone"))

@@ -187,6 +187,9 @@ def _check_algorithms(algorithms: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_key(key: str | bytes, algorithms: tuple[str, ...]) -> None:
+    if not isinstance(key, (str, bytes)):
+        msg = f"JWTAuth(key) takes str or bytes, got {type(key).__name__}; is the variable set?"
+        raise ConfigError(msg)
     needed = max(_HMAC_BYTES.get(name, 0) for name in algorithms)
     size = len(key.encode() if isinstance(key, str) else key)
     if size < max(needed, 1):
@@ -194,4 +197,13 @@ def _check_key(key: str | bytes, algorithms: tuple[str, ...]) -> None:
             f"JWTAuth: the key has {size} bytes, {'/'.join(algorithms)} needs {max(needed, 1)} "
             "(RFC 7518 section 3.2); make one with secrets.token_bytes"
         )
+        raise ConfigError(msg)
+    for name in algorithms:
+        try:
+            jwt.get_algorithm_by_name(name).prepare_key(key)
+        except Exception as error:
+            why = type(error).__name__
+        else:
+            continue
+        msg = f"JWTAuth: the key is none for {name} ({why})"
         raise ConfigError(msg)
