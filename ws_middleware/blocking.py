@@ -92,6 +92,7 @@ class BlockingWebSocket:
         def wait() -> None:
             websocket.inbox.discarding = True
             websocket.inbox.clear()
+            websocket.inbox.in_hand = False
             websocket.link.resume()
             websocket.link.when_gone(receipt)
 

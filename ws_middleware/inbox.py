@@ -44,14 +44,15 @@ class Inbox:
             or self._bytes >= self._limits.inbound_bytes
         )
 
-    def put(self, message: str | bytes) -> None:
-        """Add one and wake who waits."""
+    def put(self, message: str | bytes) -> bool:
+        """Add one, unless all are thrown away; return whether it was added."""
         if self.discarding:
-            return
+            return False
         self._messages.append(message)
         self._bytes += len(message)
         if self.on_message is not None:
             self.on_message()
+        return True
 
     def take(self) -> str | bytes:
         """Return the oldest; there must be one."""

@@ -8,7 +8,7 @@ names) is checked in the caller's thread, where the exception belongs.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from .codec import dump_json, load_json
 from .codes import check_close
@@ -19,7 +19,7 @@ from .receipt import Receipt
 from .types import EncodedMessage, Link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from .config import Limits
     from .types import Principal, UpgradeRequest
@@ -68,6 +68,7 @@ class WebSocket:
         "__weakref__",
         "_close_code",
         "_close_reason",
+        "_closed_by_us",
         "_closing",
         "_inbox",
         "_limits",
@@ -118,6 +119,7 @@ class WebSocket:
         self._close_code: int | None = None
         self._close_reason = ""
         self._closing = False
+        self._closed_by_us = False
 
     # --- what it is --------------------------------------------------------------------------
 
@@ -240,11 +242,15 @@ class WebSocket:
     def join(self, room: str) -> None:
         """Enter a room. A send to the room that this thread makes afterwards reaches it.
 
+        A socket that has ended enters none.
+
         Raises:
             TypeError, ValueError: it is no name for a room.
             TooManyRooms: it would be one more than `Limits.rooms_per_socket`.
         """
         name = as_name(room, "room")
+        if self.closed:
+            return
         most = self._limits.rooms_per_socket
         if name not in self._rooms and most is not None and len(self._rooms) >= most:
             msg = f"socket {self.id} is in {most} rooms already (Limits.rooms_per_socket)"
@@ -271,6 +277,11 @@ class WebSocket:
             ConnectionClosed: the socket has ended, and all that came before has been taken.
             RuntimeError: another task is in `receive`, or this is not the socket's loop.
         """
+        if not self.link.is_current():
+            msg = (
+                "receive() belongs on the socket's own loop; use send() to reach it from elsewhere"
+            )
+            raise RuntimeError(msg)
         if not self._inbox:
             await self._wait(timeout)
         message = self._inbox.take()
@@ -282,11 +293,6 @@ class WebSocket:
             raise self._ended()
         if self._waiter is not None:
             msg = "another task is already waiting in receive()"
-            raise RuntimeError(msg)
-        if not self.link.is_current():
-            msg = (
-                "receive() belongs on the socket's own loop; use send() to reach it from elsewhere"
-            )
             raise RuntimeError(msg)
         self._waiter = asyncio.get_running_loop().create_future()
         self._inbox.in_hand = False
@@ -311,14 +317,15 @@ class WebSocket:
         """
         return load_json(await self.receive(timeout))
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+    def __aiter__(self) -> Self:
         """Iterate over the messages until the socket ends, however it ends."""
-        while True:
-            try:
-                message = await self.receive()
-            except ConnectionClosed:
-                return
-            yield message
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.receive()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
 
     async def wait_closed(self) -> None:
         """Wait until the socket ends; what arrives meanwhile is thrown away."""
@@ -326,11 +333,13 @@ class WebSocket:
         self._inbox.clear()
         self._inbox.in_hand = False
         self.link.resume()
-        if not self.closed:
-            try:
+        try:
+            while not self.closed:
                 await self._wait(None)
-            except ConnectionClosed:
-                return
+        except ConnectionClosed:
+            return
+        finally:
+            self._inbox.discarding = False
 
     # --- what the link tells it, on the loop -------------------------------------------------
 
@@ -340,9 +349,9 @@ class WebSocket:
         return self._inbox
 
     @property
-    def close_called(self) -> bool:
-        """Whether our own side has called `close`."""
-        return self._closing
+    def ended_by_us(self) -> bool:
+        """Whether our own side has closed it, or asked for that: then no message is handled."""
+        return self._closing or self._closed_by_us
 
     @property
     def is_waited_for(self) -> bool:
@@ -351,13 +360,14 @@ class WebSocket:
 
     def received(self, message: str | bytes) -> None:
         """Take a message from the link."""
-        self._inbox.put(message)
-        self._wake()
+        if self._inbox.put(message):
+            self._wake()
 
     def ended(self, code: int, reason: str, *, by_us: bool) -> None:
         """Take the end from the link. What we ended has nothing more to say to the handler."""
         if self._close_code is not None:
             return
+        self._closed_by_us = by_us
         self._close_code, self._close_reason = code, reason
         self._rooms = frozenset()
         if by_us:

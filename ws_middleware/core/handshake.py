@@ -149,19 +149,32 @@ def refusal_bytes(refusal: Refusal, wall: float) -> bytes:
     return _head_bytes(refusal.status, refusal_headers(refusal, body, wall)) + body
 
 
+def _is_sendable(name: str, value: str) -> bool:
+    try:
+        h11.InformationalResponse(
+            status_code=101, headers=[(name.encode("latin-1"), value.encode("latin-1"))]
+        )
+    except (h11.LocalProtocolError, UnicodeEncodeError):
+        return False
+    return True
+
+
 def _head_bytes(status: int, headers: list[tuple[str, str]]) -> bytes:
     """Serialise a response head; h11 refuses what would split it (RFC 9112 section 11.1)."""
     kind = h11.InformationalResponse if status < 200 else h11.Response  # noqa: PLR2004
     reason = status_phrase(status).encode()
-    try:
-        event = kind(
-            status_code=status,
-            headers=[(n.encode("latin-1"), v.encode("latin-1")) for n, v in headers],
-            reason=reason,
-        )
-    except (h11.LocalProtocolError, UnicodeEncodeError) as error:
-        msg = f"a response header is not allowed in HTTP: {error}"
-        raise ValueError(msg) from None
+    for name, value in headers:
+        if not _is_sendable(name, value):
+            # Not the value: it may be a cookie, and this ends in logs.
+            msg = (
+                f"the response header {name[:40]!r} has a name or a value that HTTP does not allow"
+            )
+            raise ValueError(msg)
+    event = kind(
+        status_code=status,
+        headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+        reason=reason,
+    )
     lines = [b"HTTP/1.1 %d %s" % (status, reason)]
     lines.extend(b"%s: %s" % (name, value) for name, value in event.headers.raw_items())
     return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -7,6 +7,7 @@ code does so in the host's context.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import itertools
@@ -145,7 +146,9 @@ class Engine:
                     return not_allowed(verdict.principal.id)
         except Refused as refused:
             return refusal_of(refused)
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a SystemExit in here must not end the loop
             fault = isinstance(error, AuthenticatorError)
             _log.error(
                 "%s of route %s %s",
@@ -232,7 +235,7 @@ class Engine:
         self._servers[websocket] = (server, now)
         link.runtime.registry.add(websocket)
         if ROOM_PARAMETER in websocket.path_params:
-            websocket.join(websocket.path_params[ROOM_PARAMETER])
+            websocket.join(str(websocket.path_params[ROOM_PARAMETER]))
         log_open(websocket)
         server.start()
         link.begin()

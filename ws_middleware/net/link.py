@@ -162,8 +162,10 @@ class SocketLink(asyncio.BufferedProtocol):
             self._pull(time.monotonic())
 
     def _is_full(self) -> bool:
-        # After the peer's end the rest is bounded, and the end itself is behind it.
-        return self._websocket is not None and self._websocket.inbox.is_full and not self._eof
+        # After an end the rest is bounded, and the end itself is behind it.
+        if self._websocket is None or self._eof or self._session.state is not State.OPEN:
+            return False
+        return self._websocket.inbox.is_full
 
     def _is_handled(self) -> bool:
         return self._websocket is None or self._websocket.inbox.is_handled

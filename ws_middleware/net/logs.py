@@ -28,7 +28,7 @@ _REFUSALS_PER_SECOND: Final = 10.0
 def safe(text: str, cut: int = _CUT) -> str:
     """Return `text` on one line of ASCII, at most `cut` characters of it."""
     escaped = text.encode("unicode_escape", "backslashreplace").decode("ascii")
-    return escaped if len(escaped) <= cut else escaped[:cut] + "…"
+    return escaped if len(escaped) <= cut else escaped[:cut] + "..."
 
 
 def _peer(request: UpgradeRequest) -> str:

@@ -40,8 +40,8 @@ class Mailbox:
             self._woken = True
             try:
                 self._loop.call_soon_threadsafe(self._turn)
-            except RuntimeError:  # closed between the two lines above
-                return False
+            except RuntimeError:  # the loop has been closed, and not by us
+                self._closed = True
         # Closed meanwhile: it may have run or not, and whoever asks again is told so.
         return not self._closed
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ws_middleware.blocking import BlockingWebSocket
@@ -54,6 +55,8 @@ class Server:
         self._runtime = runtime
         self._context = context
         self._task: asyncio.Task[None] | None = None
+        #: When the handler has outlived its peer for long enough; `None` while the socket is open.
+        self._deadline: float | None = None
 
     @property
     def route(self) -> Route:
@@ -67,8 +70,15 @@ class Server:
 
     def ended(self) -> None:
         """The socket has ended: give the handler a while."""
-        if self._task is not None and not self._task.done():
-            self._runtime.later(_GRACE, self._task.cancel)
+        if self._deadline is None:
+            self._deadline = time.monotonic() + _GRACE
+            self._bound_task()
+
+    def _bound_task(self) -> None:
+        """Cancel what is running when the grace is over; what begins later has what is left."""
+        if self._deadline is not None and self._task is not None and not self._task.done():
+            left = max(0.0, self._deadline - time.monotonic())
+            self._runtime.later(left, self._task.cancel)
 
     def _call(self, handler: Handler, *args: object) -> Any:  # noqa: ANN401 - the app's own value
         return handler(self.websocket, *args, **self.websocket.path_params)
@@ -76,7 +86,7 @@ class Server:
     def _failed(self, error: BaseException, handler: Handler) -> None:
         """Close as a handler's exception says. From any thread."""
         websocket = self.websocket
-        if isinstance(error, ConnectionClosed) and (websocket.closed or websocket.close_called):
+        if isinstance(error, ConnectionClosed) and (websocket.closed or websocket.ended_by_us):
             return
         if isinstance(error, BadMessage):
             code, reason, why = 1007, "bad_message", f"bad_message: {error}"
@@ -164,6 +174,8 @@ class EventServer(Server):
         if self._busy or self._over:
             return
         inbox = self.websocket.inbox
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            inbox.clear()
         if inbox:
             batch = [(inbox.take(),) for _ in range(min(len(inbox), _BATCH))]
             self._run("on_message", batch)
@@ -182,15 +194,14 @@ class EventServer(Server):
         pending = self._until_closed(event, calls)
         if is_async(handler):
             self._task = self._runtime.spawn(self._run_async(handler, pending))
-            if self.websocket.closed:
-                self._runtime.later(_GRACE, self._task.cancel)
+            self._bound_task()
         elif not self._threads.submit(lambda: self._run_in_thread(handler, pending)):
             self._done()
 
     def _until_closed(self, event: str, calls: list[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
         """Yield the calls, but none after the handler itself has closed the socket."""
         for call in calls:
-            if event == "on_message" and self.websocket.close_called:
+            if event == "on_message" and self.websocket.ended_by_us:
                 return
             yield call
 

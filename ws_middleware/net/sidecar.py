@@ -35,6 +35,9 @@ _log: Final = logging.getLogger("ws_middleware.sidecar")
 #: Seconds that the interpreter's exit may take for goodbyes.
 _AT_EXIT: Final = 3.0
 
+#: Seconds beyond the timeout of a close after which the loop is not waited for any more.
+_OVERTIME: Final = 0.3
+
 #: Every sidecar there is, for the hooks: these are registered once and can never be taken back.
 _sidecars: weakref.WeakSet[Sidecar] = weakref.WeakSet()
 
@@ -88,7 +91,9 @@ class Sidecar:
         try:
             loop.run_forever()
         except BaseException:
-            _log.exception("the sidecar's loop has ended")
+            _log.exception("the sidecar's loop has ended: all its connections are dropped")
+            with contextlib.suppress(BaseException):
+                loop.run_until_complete(self._break_off(runtime))
         finally:
             self._engine.hub.detach(runtime)
             with contextlib.suppress(Exception):
@@ -97,6 +102,11 @@ class Sidecar:
             self._engine.close()
             if self._closed is not None:
                 self._closed.resolve(None)
+
+    async def _break_off(self, runtime: Runtime) -> None:
+        for listener in self._listeners:
+            listener.close()
+        await runtime.close(1011, "internal_error", over=0.0, timeout=0.0)
 
     def listen(self, host: str, port: int, *, reuse_port: bool) -> tuple[str, int]:
         """Open a port of our own and return its address.
@@ -148,8 +158,21 @@ class Sidecar:
             finally:
                 runtime.loop.stop()
 
-        runtime.run(lambda: runtime.spawn(end()))
+        if not runtime.run(lambda: runtime.spawn(end())):
+            self._closed.resolve(None)
+        threading.Thread(
+            target=self._give_up, args=(self._closed, timeout), name="ws-closer", daemon=True
+        ).start()
         return self._closed
+
+    @staticmethod
+    def _give_up(closed: Receipt[None], timeout: float) -> None:
+        """Keep the promise of `timeout` though a handler may block the loop."""
+        try:
+            closed.result(timeout + _OVERTIME)
+        except TimeoutError:
+            _log.warning("close() did not wait for a loop that is blocked by a handler")
+            closed.resolve(None)
 
     def _at_exit(self) -> None:
         if self._pid != os.getpid() or self._runtime is None:

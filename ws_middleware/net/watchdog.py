@@ -26,6 +26,8 @@ _log: Final = logging.getLogger("ws_middleware.watchdog")
 
 #: Seconds without a turn that are worth a line.
 PATIENCE: Final = 0.25
+#: Seconds after which one is told before it has ended.
+_LONG: Final = 1.5
 #: Seconds between two lines about the same place.
 _QUIET: Final = 60.0
 #: Seconds between two looks while there is nobody to be disturbed.
@@ -65,17 +67,26 @@ class Watchdog:
         frame = sys._current_frames().get(self._runtime.thread_id)  # noqa: SLF001 - documented
         place, whose = ("an unknown place", "") if frame is None else describe(frame)
         del frame
+        self.counts[place] = self.counts.get(place, 0) + 1
+        # One that ends soon is told with its length; one that doesn't is told all the same.
+        while not turned.wait(PATIENCE) and time.monotonic() - asked < _LONG:
+            if self._stopped.is_set():
+                return
+        self._say(place, whose, time.monotonic() - asked, lasts=not turned.is_set())
         while not turned.wait(PATIENCE):
             if self._stopped.is_set():
                 return
-        self.counts[place] = self.counts.get(place, 0) + 1
+
+    def _say(self, place: str, whose: str, seconds: float, *, lasts: bool) -> None:
         now = time.monotonic()
         if now - self._said.get(place, -_QUIET) < _QUIET:
             return
         self._said[place] = now
         _log.warning(
-            "loop blocked %.1f s by %s%s; use def on_message or asyncio.to_thread (%d times here)",
-            now - asked,
+            "loop blocked %.1f s%s by %s%s; use def on_message or asyncio.to_thread "
+            "(%d times here)",
+            seconds,
+            " and still is" if lasts else "",
             place,
             whose,
             self.counts[place],
@@ -106,9 +117,12 @@ def describe(frame: FrameType) -> tuple[str, str]:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).startswith("ws_middleware")
+    return _top_level(frame) == "ws_middleware"
+
+
+def _top_level(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _is_plumbing(frame: FrameType) -> bool:
-    name = str(frame.f_globals.get("__name__", ""))
-    return name.partition(".")[0] in {"asyncio", "threading", "contextlib", "logging", "uvloop"}
+    return _top_level(frame) in {"asyncio", "threading", "contextlib", "logging", "uvloop"}

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from ws_middleware.config import DEFAULT_LIMITS, Limits
+from ws_middleware.net.outbox import Outbox
+from ws_middleware.types import EncodedMessage
+
+
+def outbox(**limits: int) -> Outbox:
+    return Outbox(Limits(**limits).inherit(DEFAULT_LIMITS))
+
+
+def test_what_was_put_is_taken_in_its_order_and_counted() -> None:
+    box = outbox()
+    for message in ("é", b"abc", EncodedMessage("x")):
+        assert box.put(message, 0)
+    assert (len(box), box.bytes) == (3, 6)
+    assert [box.take().payload for _ in range(3)] == ["é".encode(), b"abc", b"x"]
+    assert (len(box), box.bytes) == (0, 0)
+
+
+def test_an_encoded_message_waits_as_it_is() -> None:
+    message = EncodedMessage(b"x" * 100)
+    boxes = [outbox() for _ in range(3)]
+    for box in boxes:
+        box.put(message, 0)
+    assert all(box.take() is message for box in boxes)
+
+
+def test_bytes_are_bounded_with_what_waits_elsewhere() -> None:
+    box = outbox(outbound_bytes=100)
+    assert box.put(b"x" * 60, 40)
+    assert not box.put(b"x", 40)
+    assert box.put(b"x" * 40, 0)
+    assert not box.put(b"x", 0)
+    assert box.put(b"", 0)
+    assert (len(box), box.bytes) == (3, 100)
+
+
+def test_messages_are_bounded() -> None:
+    box = outbox(outbound_messages=2)
+    assert [box.put(b"", 0) for _ in range(3)] == [True, True, False]
+    box.take()
+    assert box.put(b"", 0)
+
+
+def test_what_was_refused_is_not_counted() -> None:
+    box = outbox(outbound_bytes=10)
+    assert not box.put(b"x" * 11, 0)
+    assert (len(box), box.bytes) == (0, 0)
+    assert not box
+
+
+def test_clear_forgets_all() -> None:
+    box = outbox()
+    box.put(b"abc", 0)
+    box.clear()
+    assert (len(box), box.bytes) == (0, 0)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.clients.python import until
+from ws_middleware.net import threads as threads_module
+from ws_middleware.net.threads import ThreadGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def group() -> Iterator[ThreadGroup]:
+    group = ThreadGroup("test", 3)
+    yield group
+    group.close()
+    until(lambda: group.threads == 0)
+
+
+def test_a_job_runs_in_a_daemon_thread_of_the_groups_name(group: ThreadGroup) -> None:
+    where: queue.Queue[threading.Thread] = queue.Queue()
+    assert group.threads == 0
+    assert group.submit(lambda: where.put(threading.current_thread()))
+    thread = where.get(timeout=5)
+    assert thread.name == "ws-test"
+    assert thread.daemon
+
+
+def test_there_are_never_more_threads_than_its_size_and_all_jobs_run(group: ThreadGroup) -> None:
+    go = threading.Event()
+    done: queue.Queue[int] = queue.Queue()
+
+    def job(number: int) -> None:
+        go.wait(5)
+        done.put(number)
+
+    for number in range(20):
+        group.submit(lambda number=number: job(number))  # type: ignore[misc]
+        assert group.threads <= 3
+    assert group.threads == 3
+    go.set()
+    assert {done.get(timeout=5) for _ in range(20)} == set(range(20))
+
+
+def test_one_thread_runs_its_jobs_in_order() -> None:
+    group = ThreadGroup("one", 1)
+    seen: list[int] = []
+    done = threading.Event()
+    for number in range(100):
+        group.submit(lambda number=number: seen.append(number))  # type: ignore[misc]
+    group.submit(done.set)
+    assert done.wait(5)
+    assert seen == list(range(100))
+    group.close()
+
+
+def test_an_idle_thread_is_used_again(group: ThreadGroup) -> None:
+    names: queue.Queue[int] = queue.Queue()
+    for _ in range(20):
+        group.submit(lambda: names.put(threading.get_ident()))
+        names.get(timeout=5)
+        until(lambda: group._idle == group.threads)
+    assert group.threads == 1
+
+
+def test_two_jobs_at_once_get_two_threads_though_one_is_idle(group: ThreadGroup) -> None:
+    group.submit(lambda: None)
+    until(lambda: group._idle == 1)
+    both = threading.Barrier(3)
+
+    def meet() -> None:
+        both.wait(5)
+
+    group.submit(meet)
+    group.submit(meet)
+    both.wait(5)  # neither waits for the other's thread
+
+
+def test_an_idle_thread_ends_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads_module, "_IDLE", 0.05)
+    group = ThreadGroup("idle", 2)
+    ran: queue.Queue[None] = queue.Queue()
+    for _ in range(2):
+        group.submit(lambda: ran.put(None))
+        ran.get(timeout=5)
+        until(lambda: group.threads == 0)
+    group.close()
+
+
+def test_a_job_that_fails_is_logged_and_its_thread_goes_on(
+    group: ThreadGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise SystemExit(3)
+
+    ran = threading.Event()
+    group.submit(fail)
+    until(lambda: "a job in a test thread failed" in caplog.text)
+    group.submit(ran.set)
+    assert ran.wait(5)
+    assert group.threads == 1
+
+
+def test_places_are_reserved_and_given_back(group: ThreadGroup) -> None:
+    assert [group.reserve() for _ in range(4)] == [True, True, True, False]
+    assert group.reserved == 3
+    group.release()
+    assert group.reserve()
+    assert not group.reserve()
+    for _ in range(3):
+        group.release()
+    assert group.reserved == 0
+
+
+def test_of_many_at_once_exactly_as_many_reserve_as_there_are_places() -> None:
+    group = ThreadGroup("race", 10)
+    start = threading.Barrier(40)
+    got: list[bool] = []
+
+    def work() -> None:
+        start.wait(5)
+        got.append(group.reserve())
+
+    workers = [threading.Thread(target=work) for _ in range(40)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert (got.count(True), group.reserved) == (10, 10)
+
+
+def test_close_drops_what_is_queued_and_waits_for_nobody(group: ThreadGroup) -> None:
+    go, ran = threading.Event(), threading.Event()
+    running = threading.Barrier(4)
+
+    def job() -> None:
+        running.wait(5)
+        go.wait(5)
+
+    for _ in range(3):
+        group.submit(job)
+    running.wait(5)
+    group.submit(ran.set)
+    group.close()
+    assert not group.submit(ran.set)
+    assert not group.reserve()
+    go.set()
+    until(lambda: group.threads == 0)
+    assert not ran.is_set()
