@@ -67,11 +67,11 @@ class Watchdog:
         frame = sys._current_frames().get(self._runtime.thread_id)  # noqa: SLF001 - documented
         place, whose = ("an unknown place", "") if frame is None else describe(frame)
         del frame
-        self.counts[place] = self.counts.get(place, 0) + 1
         # One that ends soon is told with its length; one that doesn't is told all the same.
         while not turned.wait(PATIENCE) and time.monotonic() - asked < _LONG:
             if self._stopped.is_set():
                 return
+        self.counts[place] = self.counts.get(place, 0) + 1
         self._say(place, whose, time.monotonic() - asked, lasts=not turned.is_set())
         while not turned.wait(PATIENCE):
             if self._stopped.is_set():
