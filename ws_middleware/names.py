@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-__all__ = ["as_name", "is_name"]
+__all__ = ["Name", "as_name", "is_name"]
+
+#: What is taken where a name is meant; it is text from then on.
+Name = str | int | UUID
 
 #: The longest id or name, in bytes of UTF-8.
 NAME_BYTES = 255

@@ -17,7 +17,7 @@ from .errors import ConfigError
 from .gate.routing import PathTemplate
 from .hub.audience import Audience
 from .hub.registry import Address
-from .names import as_name
+from .names import Name, as_name
 from .settings import check_keywords, check_values
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Route:
 
     # --- audiences ---------------------------------------------------------------------------
 
-    def room(self, name: str) -> Audience[WebSocket]:
+    def room(self, name: Name) -> Audience[WebSocket]:
         """Return the sockets of this route that are in a room.
 
         Raises:
@@ -184,7 +184,7 @@ class Route:
         """
         return self._audience(Address("room", as_name(name, "room"), self.name))
 
-    def user(self, id: str) -> Audience[WebSocket]:  # noqa: A002 - what it is
+    def user(self, id: Name) -> Audience[WebSocket]:  # noqa: A002 - what it is
         """Return the sockets of this route that belong to a user: every tab.
 
         Raises:

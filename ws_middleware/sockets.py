@@ -17,7 +17,7 @@ from .gate.origin import OriginRule
 from .hub.audience import Audience
 from .hub.hub import Hub
 from .hub.registry import Address
-from .names import as_name
+from .names import Name, as_name
 from .net.engine import Engine
 from .net.sidecar import Sidecar
 from .receipt import Receipt
@@ -139,7 +139,7 @@ class WebSockets:
 
     # --- audiences ---------------------------------------------------------------------------
 
-    def room(self, name: str) -> Audience[WebSocket]:
+    def room(self, name: Name) -> Audience[WebSocket]:
         """Return the sockets of all routes that are in a room.
 
         Raises:
@@ -147,7 +147,7 @@ class WebSockets:
         """
         return self._audience(Address("room", as_name(name, "room")))
 
-    def user(self, id: str) -> Audience[WebSocket]:  # noqa: A002 - what it is
+    def user(self, id: Name) -> Audience[WebSocket]:  # noqa: A002 - what it is
         """Return the sockets of all routes that belong to a user: every tab.
 
         Raises:

@@ -14,7 +14,7 @@ from .codec import dump_json, load_json
 from .codes import check_close
 from .errors import ConnectionClosed, MessageTooBig, TooManyRooms
 from .inbox import Inbox
-from .names import as_name
+from .names import Name, as_name
 from .receipt import Receipt
 from .types import EncodedMessage, Link
 
@@ -239,7 +239,7 @@ class WebSocket:
 
     # --- rooms -------------------------------------------------------------------------------
 
-    def join(self, room: str) -> None:
+    def join(self, room: Name) -> None:
         """Enter a room. A send to the room that this thread makes afterwards reaches it.
 
         A socket that has ended enters none.
@@ -258,7 +258,7 @@ class WebSocket:
         self._rooms |= {name}
         self.link.run(lambda: self.link.join(name))
 
-    def leave(self, room: str) -> None:
+    def leave(self, room: Name) -> None:
         """Leave a room; leaving one it is not in is nothing."""
         name = as_name(room, "room")
         self._rooms -= {name}

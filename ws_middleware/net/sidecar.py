@@ -178,7 +178,7 @@ class Sidecar:
         if self._pid != os.getpid() or self._runtime is None:
             return
         # The loop may be blocked for good by a handler: then exit does not wait for it.
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, KeyboardInterrupt):
             closed = self.close(1001, "going_away", over=0.0, timeout=_AT_EXIT - 0.5)
             closed.result(_AT_EXIT)
 
