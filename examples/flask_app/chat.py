@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from flask import Blueprint, abort, jsonify, redirect, render_template, request, url_for
+from flask.app import Flask
+from flask.globals import current_app
 from flask.typing import ResponseReturnValue
+
+from ws_middleware import JWTAuth, Principal, UpgradeRequest, WebSocket, WebSockets
 
 from .auth import login_required, require_user
 from .db import Room, get_store
@@ -11,6 +15,27 @@ from .db import Room, get_store
 MAX_TEXT = 2000
 
 blueprint = Blueprint("chat", __name__)
+
+
+def may_read(user: Principal, request: UpgradeRequest) -> bool:
+    return get_store().may_read(user.id, request.path_params["room"])
+
+
+def add_sockets(app: Flask) -> None:
+    auth = JWTAuth(app.config["TOKEN_KEY"], algorithms=["HS256"])
+    # Another port is another origin; comes off when sockets share the app's port.
+    sockets = WebSockets(auth=auth, origins=app.config.get("ORIGINS", "same-origin"))
+    chat = sockets.route("/ws/chat/<int:room>", authorize=may_read)
+    app.extensions.update(chat=chat, notifications=sockets.route("/ws/notifications"))
+    sockets.init_app(app)
+
+    @chat.on_message
+    def said(ws: WebSocket, message: str | bytes, room: int) -> None:
+        text = message.strip() if isinstance(message, str) else ""
+        if 0 < len(text) <= MAX_TEXT:
+            chat.room(room).send_json(get_store().add_message(ws.user.id, room, text))
+        else:
+            ws.send_json({"error": f"A message is text of 1 to {MAX_TEXT} characters."})
 
 
 @blueprint.get("/")
@@ -31,6 +56,7 @@ def show_room(room: int) -> ResponseReturnValue:
 def post_message(room: int) -> ResponseReturnValue:
     open_room(room)
     message = get_store().add_message(require_user().id, room, sent_text())
+    current_app.extensions["chat"].room(room).send_json(message)
     if request.is_json:
         return jsonify(message), 201
     return redirect(url_for("chat.show_room", room=room))
@@ -40,6 +66,7 @@ def post_message(room: int) -> ResponseReturnValue:
 @login_required
 def announce() -> ResponseReturnValue:
     announcement = get_store().add_announcement(require_user().id, sent_text())
+    current_app.extensions["notifications"].everyone.send_json(announcement)
     if request.is_json:
         return jsonify(announcement), 201
     return redirect(url_for("chat.index"))

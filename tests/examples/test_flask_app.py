@@ -3,99 +3,21 @@
 from __future__ import annotations
 
 import re
-import shutil
 import stat
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jwt
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from examples.flask_app import create_app
-from examples.flask_app.db import Store
+from tests.examples.visitor import TOKEN_KEY, body
 
-TOKEN_KEY = "t" * 32
+if TYPE_CHECKING:
+    from pathlib import Path
 
-
-class Browser:
-    """One cookie jar that reads the CSRF token out of the pages it is given."""
-
-    def __init__(self, app: Flask) -> None:
-        self.client: FlaskClient = app.test_client()
-
-    def get(self, path: str) -> TestResponse:
-        # Buffered, or the file behind a static answer stays open.
-        return self.client.get(path, buffered=True)
-
-    def csrf_token(self) -> str:
-        page = self.client.get("/", follow_redirects=True).text
-        found = re.search(r'name="csrf_token" value="([^"]+)"', page)
-        assert found is not None
-        return found[1]
-
-    def post(self, path: str, **fields: str) -> TestResponse:
-        return self.client.post(path, data={"csrf_token": self.csrf_token(), **fields})
-
-    def post_json(self, path: str, body: object) -> TestResponse:
-        headers = {"X-CSRF-Token": self.csrf_token()}
-        return self.client.post(path, json=body, headers=headers)
-
-    def login(self, name: str) -> Browser:
-        answer = self.post("/login", username=name, password=f"{name}-demo")
-        assert (answer.status_code, answer.location) == (302, "/")
-        return self
-
-
-def body(answer: TestResponse) -> dict[str, Any]:
-    """The JSON object of an answer; a page has none, which is an error here."""
-    found = answer.json
-    assert isinstance(found, dict)
-    return found
-
-
-@pytest.fixture(scope="session")
-def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh database, made once: hashing the passwords takes most of the time."""
-    path = tmp_path_factory.mktemp("seeded") / "demo.sqlite3"
-    Store(path)
-    return path
-
-
-@pytest.fixture
-def app(seeded: Path, tmp_path: Path) -> Flask:
-    return create_app(
-        {
-            "DATABASE": shutil.copy(seeded, tmp_path / "test.sqlite3"),
-            "SECRET_KEY": "s" * 32,
-            "TESTING": True,
-            "TOKEN_KEY": TOKEN_KEY,
-        }
-    )
-
-
-@pytest.fixture
-def guest(app: Flask) -> Browser:
-    return Browser(app)
-
-
-@pytest.fixture
-def alice(app: Flask) -> Browser:
-    return Browser(app).login("alice")
-
-
-@pytest.fixture
-def bob(app: Flask) -> Browser:
-    return Browser(app).login("bob")
-
-
-@pytest.fixture
-def store(app: Flask) -> Store:
-    found: Store = app.extensions["store"]
-    return found
+    from examples.flask_app.db import Store
+    from tests.examples.visitor import Browser
 
 
 def test_health(guest: Browser) -> None:
@@ -285,7 +207,7 @@ def test_room_shows_the_last_50_in_order(alice: Browser, store: Store) -> None:
         ("9" * 100, 1, False),
     ],
 )
-def test_may_read(store: Store, user_id: str, room: int, expected: bool) -> None:
+def test_may_read(store: Store, user_id: str, room: int, *, expected: bool) -> None:
     assert store.may_read(user_id, room) is expected
 
 

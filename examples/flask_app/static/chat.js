@@ -2,12 +2,24 @@
 
 // Runs on every page of a logged-in user; the room parts only where there is a room.
 const csrfToken = document.querySelector('meta[name="csrf-token"]').content;
+const socketsPort = document.querySelector('meta[name="sockets-port"]').content;
 const list = document.getElementById("messages");
+const chat = list && `/ws/chat/${list.dataset.room}`;
+let live = null;
+let echo = null; // told when a line sent over the socket has come back
 
 if (list) {
   list.querySelectorAll("time").forEach(showLocalTime);
   scrollToEnd();
   document.getElementById("compose").addEventListener("submit", send);
+}
+if (socketsPort) {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  const listeners = { "/ws/notifications": showAnnouncement };
+  if (chat) {
+    listeners[chat] = hear;
+  }
+  live = new Live(`${scheme}://${location.hostname}:${socketsPort}`, listeners, showState);
 }
 
 async function send(event) {
@@ -16,7 +28,8 @@ async function send(event) {
   const button = form.querySelector("button");
   button.disabled = true;
   try {
-    appendMessage(await postJson(form.action, { text: form.elements.text.value }));
+    const text = form.elements.text.value;
+    await (live?.isLive ? say(text) : postJson(form.action, { text }).then(appendMessage));
     form.reset();
     showProblem("");
   } catch (error) {
@@ -25,6 +38,84 @@ async function send(event) {
     button.disabled = false;
     form.elements.text.focus();
   }
+}
+
+// Over the socket. Done when the line has come back: only then it is stored.
+function say(text) {
+  const sent = new Promise((resolve, reject) => {
+    const timer = setTimeout(() => live.restart(), 10_000);
+    echo = (problem) => {
+      clearTimeout(timer);
+      echo = null;
+      problem ? reject(new Error(problem)) : resolve();
+    };
+  });
+  live.send(chat, text);
+  return sent;
+}
+
+function hear(message) {
+  if (message.error) {
+    echo?.(message.error);
+    return;
+  }
+  appendMessage(message);
+  if (message.from === list.dataset.user) {
+    echo?.();
+  }
+}
+
+function showState(state, seconds) {
+  const status = document.getElementById("status");
+  status.dataset.state = state;
+  status.textContent = {
+    connecting: "Connecting…",
+    live: "Live",
+    waiting: "Reconnecting in ",
+    login: "Please ",
+    forbidden: "Not allowed: you are no longer a member here.",
+  }[state];
+  if (state === "waiting") {
+    // Hidden from screen readers, or they would count along.
+    addElement(status, "span", `${seconds} s`).ariaHidden = "true";
+  } else if (state === "login") {
+    addElement(status, "a", "log in").href = "/login";
+    status.append(".");
+  } else if (state === "live") {
+    catchUp();
+  }
+  if (state !== "live") {
+    echo?.("The connection broke. See whether your line has arrived before you send it again.");
+  }
+}
+
+// What was written while no socket was open, read out of the page as the server makes it now.
+async function catchUp() {
+  const banner = document.getElementById("banner");
+  const before = banner.textContent;
+  const response = await fetch(location.pathname).catch(() => null);
+  if (!response?.ok || response.redirected) {
+    return;
+  }
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const read = (element, selector) => element.querySelector(selector).textContent;
+  if (!page.getElementById("banner").hidden && banner.textContent === before) {
+    showAnnouncement({ from: read(page, "#banner-from"), text: read(page, "#banner-text") });
+  }
+  for (const item of page.querySelectorAll("#messages li")) {
+    appendMessage({
+      id: item.dataset.id,
+      from: read(item, "strong"),
+      at: item.querySelector("time").dateTime,
+      text: read(item, ".text"),
+    });
+  }
+}
+
+function showAnnouncement(announcement) {
+  document.getElementById("banner-from").textContent = announcement.from;
+  document.getElementById("banner-text").textContent = announcement.text;
+  document.getElementById("banner").hidden = false;
 }
 
 async function postJson(url, body) {
@@ -54,7 +145,8 @@ function appendMessage(message) {
   time.dateTime = message.at;
   showLocalTime(time);
   addElement(item, "p", message.text, "text");
-  list.append(item);
+  const isLater = (other) => Number(other.dataset.id) > Number(message.id);
+  list.insertBefore(item, [...list.children].find(isLater) ?? null);
   scrollToEnd();
 }
 
