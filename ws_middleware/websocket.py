@@ -8,6 +8,7 @@ names) is checked in the caller's thread, where the exception belongs.
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from .codec import dump_json, load_json
@@ -28,6 +29,12 @@ __all__ = ["Connection", "WebSocket"]
 
 _READY: Final[Receipt[None]] = Receipt.ready(None)
 
+#: Messages that a handler takes in one turn of the loop; then the others have theirs.
+_STREAK: Final = 64
+
+#: Guards the counts of what threads have posted; held for an addition.
+_posting: Final = threading.Lock()
+
 
 class Connection(Link, Protocol):
     """What a websocket asks of its link; all on the link's loop, unless said otherwise."""
@@ -40,6 +47,9 @@ class Connection(Link, Protocol):
 
     def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
         """Queue a message; a receipt if more than 64 KiB wait for the peer, else `None`."""
+
+    def too_slow(self) -> None:
+        """More waits for the peer than may: close it with 1013."""
 
     def ping(self, receipt: Receipt[float]) -> None:
         """Send a ping whose pong resolves `receipt`."""
@@ -72,7 +82,9 @@ class WebSocket:
         "_closing",
         "_inbox",
         "_limits",
+        "_posted",
         "_rooms",
+        "_streak",
         "_waiter",
         "id",
         "latency",
@@ -118,6 +130,8 @@ class WebSocket:
         self._waiter: asyncio.Future[None] | None = None
         self._close_code: int | None = None
         self._close_reason = ""
+        self._posted = 0
+        self._streak = 0
         self._closing = False
         self._closed_by_us = False
 
@@ -176,8 +190,19 @@ class WebSocket:
 
     def _post_send(self, message: EncodedMessage) -> Receipt[None]:
         receipt: Receipt[None] = Receipt()
+        size = len(message)
+        with _posting:
+            fits = self._posted + size <= self._limits.outbound_bytes
+            self._posted += size if fits else 0
+        if not fits:
+            # Bytes on their way to the loop wait for the peer too, and are bounded with the rest.
+            self.link.run(self.link.too_slow)
+            receipt.fail(self._ended())
+            return receipt
 
         def deliver() -> None:
+            with _posting:
+                self._posted -= size
             waiting = self.link.send(message)
             if waiting is None:
                 receipt.resolve(None)
@@ -283,7 +308,14 @@ class WebSocket:
             )
             raise RuntimeError(msg)
         if not self._inbox:
+            self._streak = 0
             await self._wait(timeout)
+        elif (streak := self._streak) < _STREAK:
+            self._streak = streak + 1
+        else:
+            # With more there at once, nothing here would ever wait, and nobody else have a turn.
+            self._streak = 0
+            await asyncio.sleep(0)
         message = self._inbox.take()
         self.link.resume()
         return message

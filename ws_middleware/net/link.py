@@ -386,7 +386,7 @@ class SocketLink(asyncio.BufferedProtocol):
         if self._session.state is not State.OPEN or self._websocket is None:
             return Receipt.failed(self._ended())
         if not self._out.send(message):
-            self._too_slow()
+            self.too_slow()
             return Receipt.failed(self._ended())
         self.sent += 1
         if not self._flush_asked:
@@ -398,14 +398,14 @@ class SocketLink(asyncio.BufferedProtocol):
         """Queue a message from the hub, where nobody waits."""
         if self._session.state is State.OPEN and self._websocket is not None:
             if not self._out.send(message):
-                self._too_slow()
+                self.too_slow()
                 return
             self.sent += 1
             if not self._flush_asked:
                 self._flush_asked = True
                 self.runtime.flush_soon(self)
 
-    def _too_slow(self) -> None:
+    def too_slow(self) -> None:
         """The peer does not keep up: what waits is dropped, and it is told why."""
         size, count = self._out.waiting
         self._out.drop()

@@ -88,11 +88,19 @@ class ThreadGroup:
             self._condition.notify_all()
 
     def _work(self) -> None:
-        while (job := self._take()) is not None:
-            try:
-                job()
-            except BaseException:
-                _log.exception("a job in a %s thread failed", self.name)
+        while self._run_one():
+            pass
+
+    def _run_one(self) -> bool:
+        """Run a job; a function of its own, so that an idle thread holds on to none."""
+        job = self._take()
+        if job is None:
+            return False
+        try:
+            job()
+        except BaseException:
+            _log.exception("a job in a %s thread failed", self.name)
+        return True
 
     def _take(self) -> Callable[[], None] | None:
         with self._condition:
