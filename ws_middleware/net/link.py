@@ -302,6 +302,7 @@ class SocketLink(asyncio.BufferedProtocol):
         if self._unread_since is not None and now >= self._unread_since + _UNREAD:
             self._unread(now)
         if self._abort_at is not None and now >= self._abort_at:
+            self._abort_at = None
             self._transport.abort()
         self._pull(now)
         self._arm()

@@ -43,13 +43,16 @@ class Wheel:
         self._ticks: list[int] = []
         self._handle: asyncio.TimerHandle | None = None
         self._next = math.inf
+        self._served = 0
 
     def __len__(self) -> int:
         return sum(len(bucket) for bucket in self._buckets.values())
 
     def add(self, timed: Timed, deadline: float) -> int:
         """Call `timed.handle_timeout` at `deadline`; return the tick, to remove it by."""
-        tick = math.ceil(deadline / TICK)
+        # Not into a tick that is being served: what is due again at once waits for the next one,
+        # or the loop would never turn.
+        tick = max(math.ceil(deadline / TICK), self._served + 1)
         bucket = self._buckets.get(tick)
         if bucket is None:
             bucket = self._buckets[tick] = {}
@@ -76,6 +79,7 @@ class Wheel:
         self._handle = None
         self._next = math.inf
         now = time.monotonic()
+        self._served = math.floor(now / TICK)
         while self._ticks and self._ticks[0] * TICK <= now:
             tick = heapq.heappop(self._ticks)
             for timed in self._buckets.pop(tick):
