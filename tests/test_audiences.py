@@ -102,7 +102,7 @@ def runtime_of(sockets: WebSockets) -> Runtime:
 
 AUDIENCES: list[tuple[str, Callable[[Crowd], Audience[WebSocket]], list[str]]] = [
     ("a room of a route", lambda c: c.a.room("1"), ["ann /a/1", "bob /a/1"]),
-    ("a room by number", lambda c: c.a.room(1), ["ann /a/1", "bob /a/1"]),  # type: ignore[arg-type]
+    ("a room by number", lambda c: c.a.room(1), ["ann /a/1", "bob /a/1"]),
     ("a room of all routes", lambda c: c.sockets.room("1"), ["ann /a/1", "ann /b/1", "bob /a/1"]),
     ("a user of a route", lambda c: c.a.user("ann"), ["ann /a/1", "ann /a/2"]),
     ("a user of all routes", lambda c: c.sockets.user("ann"), ["ann /a/1", "ann /a/2", "ann /b/1"]),
@@ -191,7 +191,7 @@ def test_a_handler_sends_to_all_but_itself(serve: Serve) -> None:
 
     @chat.on_message
     def said(ws: WebSocket, message: str, room: int) -> None:
-        chat.room(room).send_json({"text": message}, exclude=ws)  # type: ignore[arg-type]
+        chat.room(room).send_json({"text": message}, exclude=ws)
 
     served = serve(sockets)
     with connect(served, "/chat/1") as one, connect(served, "/chat/1") as two:
@@ -347,10 +347,10 @@ def test_numbers_and_uuids_become_text(serve: Serve) -> None:
     sockets = WebSockets(auth=lambda request: 42)
     sockets.route("/")
     with connect(serve(sockets)) as client:
-        (ws,) = sockets.user(42).local()  # type: ignore[arg-type]
-        ws.join(number)  # type: ignore[arg-type]
+        (ws,) = sockets.user(42).local()
+        ws.join(number)
         assert ws.rooms == {str(number)}
-        sockets.room(number).send("x")  # type: ignore[arg-type]
+        sockets.room(number).send("x")
         assert client.recv(5) == "x"
 
 

@@ -1,4 +1,4 @@
-"""Run the demo: python -m examples.flask_app [--host 127.0.0.1] [--port 5000]"""
+"""Run the demo: python -m examples.flask_app [--host 127.0.0.1] [--port 5000]."""
 
 from __future__ import annotations
 

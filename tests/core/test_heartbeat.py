@@ -70,7 +70,10 @@ def test_a_late_ping_gives_the_whole_timeout() -> None:
 
 def test_a_timeout_longer_than_the_interval_counts_from_the_first_unanswered_ping() -> None:
     heartbeat = clock(interval=10.0, timeout=25.0)
-    assert [heartbeat.pulse(now) for now in (110.0, 120.0, 130.0)] == [Pulse.PING] * 3
+    assert heartbeat.pulse(110.0) is Pulse.PING
+    assert heartbeat.next_deadline() == 120.0
+    assert [heartbeat.pulse(now) for now in (120.0, 130.0)] == [Pulse.PING] * 2
+    assert heartbeat.next_deadline() == 135.0
     assert heartbeat.pulse(135.0 - JUST_BEFORE) is None
     assert heartbeat.pulse(135.0) is Pulse.DEAD
 

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 FIXED = settings(
     derandomize=True,
     deadline=None,
-    max_examples=200,
+    max_examples=150,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

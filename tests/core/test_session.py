@@ -403,9 +403,9 @@ def test_accept_says_101_with_what_the_verdict_brought() -> None:
 
 def test_a_header_that_is_not_allowed_leaves_the_verdict_out() -> None:
     session = deciding()
-    with pytest.raises(ValueError, match="not allowed in HTTP"):
+    with pytest.raises(ValueError, match="HTTP does not allow"):
         session.accept(policy(), subprotocol=None, headers=[("X", "a\r\nb")], now=T0)
-    with pytest.raises(ValueError, match="not allowed in HTTP"):
+    with pytest.raises(ValueError, match="HTTP does not allow"):
         session.refuse(Refusal(403, "c", "d", headers=(("X", "a\r\nb"),)), T0)
     with pytest.raises(ValueError, match="at most 123 bytes"):
         session.refuse(Refusal(403, "c" * 124, "d", as_close=True), T0)
@@ -779,6 +779,17 @@ def test_a_peer_that_does_not_answer_our_close_is_let_go() -> None:
     session.handle_timeout(T0 + CLOSE_TIMEOUT)
     assert where(session) == (State.CLOSED, Wants.ABORT)
     assert pull_all(session) == []
+    assert session.data_to_send() == b""
+
+
+def test_a_lost_peer_gets_no_ping_and_no_pong() -> None:
+    session = opened()
+    feed(session, frame(PING, b"?"))
+    pull_all(session)
+    session.ping(T0)
+    session.receive_eof(T0)
+    assert pull_all(session) == [Closed(1006, "", "peer", "connection_lost")]
+    assert session.data_to_send() == b""
 
 
 def test_an_answer_that_is_broken_is_an_answer() -> None:
@@ -860,10 +871,12 @@ def test_closing_twice_is_nothing(start: Callable[[], Session]) -> None:
 )
 def test_a_close_that_must_not_be_sent_changes_nothing(code: int, reason: str) -> None:
     session = opened()
+    feed(session, frame(PING, b"?"))
+    pull_all(session)
     with pytest.raises(ValueError, match=r"close (code|reason)"):
         session.close(code, reason, T0)
     assert session.state is State.OPEN
-    assert session.data_to_send() == b""
+    assert frames_of(session.data_to_send()) == [pong(b"?")]
     assert pull_all(session) == []
 
 
@@ -951,7 +964,6 @@ def test_an_end_behind_a_close_frame_is_a_close() -> None:
 )
 def test_an_end_while_closing_is_no_second_event(start: Callable[[], Session]) -> None:
     session = start()
-    session.data_to_send()
     session.receive_eof(T0)
     assert where(session) == (State.CLOSED, Wants.ABORT)
     assert pull_all(session) == []

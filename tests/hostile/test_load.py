@@ -1,0 +1,274 @@
+"""Many at once, slow ones, and a handler that holds the loop: others live, and nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import random
+import re
+import resource
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.support import BINARY, PING, TEXT, close_frame, frame, head
+
+from . import server
+from .attack import (
+    ACROSS,
+    KIB,
+    LOOPS,
+    MIB,
+    ROOT,
+    TICK,
+    Latencies,
+    Peer,
+    both_loops,
+    in_parallel,
+    wait_until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from websockets.sync.client import ClientConnection
+
+    from .attack import Target
+    from .conftest import Attack
+
+#: How long a handler may outlive its peer.
+GRACE = 5.0
+
+#: The default of `sync_threads`.
+POOL = 32
+
+#: The main thread, the loop, the watchdog, and one of another group.
+OTHER_THREADS = 4
+
+
+@contextlib.contextmanager
+def many(target: Target, path: str, count: int) -> Iterator[list[Peer]]:
+    """Open many WebSockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count + 200:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count + 200, hard), hard))
+    peers: list[Peer] = []
+    try:
+        for _ in range(count):
+            peers.append(target.peer())
+            peers[-1].send(head(path))
+        for peer in peers:
+            assert peer.status() == 101
+        yield peers
+    finally:
+        for peer in peers:
+            peer.socket.close()
+
+
+# --- slow readers ---------------------------------------------------------------------------------
+
+
+def test_8_mib_with_a_result_each_reach_a_slow_reader_in_order(attack: Attack, loop: str) -> None:
+    target = attack(loop=loop)
+
+    with (
+        target.memory() as memory,
+        Latencies(target) as others,
+        target.peer("/pieces", receive_buffer=64 * KIB) as peer,
+    ):
+        peer.send(frame(TEXT, b"begin"))
+        for number in range(server.PIECES):
+            got = peer.read_data()
+            assert got.opcode == BINARY
+            assert got.payload == server.piece(number)
+            time.sleep(0.005)
+        peer.leave()
+    print(f"\n8 MiB slowly on {loop}: {memory.growth / MIB:+.2f} MiB, {others}")
+
+    others.check()
+    # A piece in hand, what waits before a sender is told to, and the allocator.
+    assert memory.growth < 2 * MIB
+
+
+# --- many -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_1000_sockets_on_a_handler_that_blocks_share_the_pool(attack: Attack, loop: str) -> None:
+    target = attack(loop=loop)
+    threads: list[int] = []
+
+    with many(target, "/work", 1000) as peers:
+        start = time.monotonic()
+        for number, peer in enumerate(peers):
+            peer.send(frame(TEXT, f"{number}: first".encode()))
+        for number, peer in enumerate(peers[:100]):
+            peer.send(frame(TEXT, f"{number}: second".encode()))
+        with Latencies(target) as others:
+            for _ in range(5):
+                threads.append(target.report()["threads"])
+                time.sleep(0.2)
+        for number, peer in enumerate(peers):
+            assert peer.read_data().payload == f"{number}: first".encode()
+        for number, peer in enumerate(peers[:100]):
+            assert peer.read_data().payload == f"{number}: second".encode()
+        took = time.monotonic() - start
+    print(f"\n1,000 on {loop}: {took:.1f} s, at most {max(threads)} threads, {others}")
+
+    others.check()
+    assert max(threads) <= POOL + OTHER_THREADS
+    assert took < 2 * (1100 * server.WORK / POOL) + ACROSS
+
+
+def end_and_close(peer: Peer) -> None:
+    peer.end()
+    peer.socket.close()
+
+
+def open_and_kill(target: Target, dice: random.Random) -> None:
+    """Bring a connection into any state, and leave it in any way."""
+    states: list[bytes] = [
+        b"",
+        b"GET /ec",
+        head("/auth?delay=0.3"),
+        head("/auth-thread?delay=0.01"),
+        head("/nowhere"),
+        head("/echo"),
+        head("/push"),
+        head("/leave"),
+        head("/ticker"),
+        head("/burst"),
+        head("/events") + frame(TEXT, b"e") * 50,
+        head("/echo") + frame(TEXT, b"e") * 5000,
+        head("/echo") + frame(BINARY, b"e" * 70_000)[:-1],
+        head("/echo") + frame(PING, b"e" * 125) * 100,
+        head("/echo") + frame(TEXT, b"e", rsv=4) + b"\x00" * 10_000,
+        head("/echo") + close_frame(),
+        head("/events") + frame(TEXT, b"e") + close_frame() + frame(TEXT, b"late"),
+        head("/work") + frame(TEXT, b"e") * 3,
+        head("/pieces") + frame(TEXT, b"e"),
+        head("/burst-events") + frame(TEXT, b"e"),
+    ]
+    ways: list[Callable[[Peer], None]] = [
+        Peer.reset,
+        lambda peer: peer.socket.close(),
+        end_and_close,
+    ]
+    peer = target.peer(receive_buffer=dice.choice([4 * KIB, None]))
+    with contextlib.suppress(OSError):
+        peer.send_anyway(dice.choice(states))
+        time.sleep(dice.choice([0, 0, 0.001, 0.02]))
+        dice.choice(ways)(peer)
+    peer.socket.close()
+
+
+def kill_round(target: Target, count: int, seed: int) -> None:
+    """Open and kill `count` connections, four at a time."""
+
+    def some(number: int) -> None:
+        dice = random.Random(seed * 10 + number)
+        for _ in range(count // 4):
+            open_and_kill(target, dice)
+
+    in_parallel(*(functools.partial(some, number) for number in range(4)))
+    target.wait_idle(10)
+
+
+@pytest.mark.slow
+def test_500_connections_killed_in_any_state_leave_nothing_behind(
+    attack: Attack, loop: str
+) -> None:
+    target = attack("quick", loop)
+    kill_round(target, 500, seed=1)
+    first, rss = target.report(collect=True), target.rss
+    kill_round(target, 500, seed=2)
+    second, grown = target.report(collect=True), target.rss - rss
+    print(
+        f"\nkills on {loop}: {grown / KIB:+.0f} KiB in the second round, {second}".replace("'", "")
+    )
+
+    assert second["fds"] == first["fds"]
+    # A handler's task is kept for as long as it may outlive its peer, and no longer.
+    wait_until(lambda: target.report(collect=True)["objects"] == 0, GRACE + ACROSS)
+    assert second["threads"] <= POOL + 8 + OTHER_THREADS
+    assert grown < 2 * MIB
+
+
+# --- a loop that stands still ---------------------------------------------------------------------
+
+
+def place_of_the_block() -> str:
+    """Return where the watchdog is to point."""
+    lines, first = inspect.getsourcelines(server.block)
+    number = first + next(i for i, line in enumerate(lines) if "time.sleep(" in line)
+    return f"/tests/hostile/server.py:{number} in block (socket "
+
+
+@pytest.mark.slow
+@both_loops("impatient")
+def test_a_loop_that_stands_still_costs_no_live_peer_its_socket(
+    target: Target,
+) -> None:
+    # Half a second of silence after a ping is death, so every moment of the heartbeat is hit.
+    def live(client: ClientConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):  # counted on the server's side
+            for _ in client:
+                pass
+
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(30):
+            client = connect(target.url("/push"), ping_interval=None, compression=None)
+            clients.append(stack.enter_context(client))
+            reader = threading.Thread(target=live, args=(client,))
+            reader.start()
+            stack.callback(reader.join)
+            stack.callback(client.close)
+            time.sleep(0.02)
+        with target.peer("/block") as blocker:
+            # Once for long; and again and again, with one turn of the loop between.
+            for message in ("3 1", "0.9 3"):
+                blocker.send(frame(TEXT, message.encode()))
+                assert blocker.read_data().payload == b"awake"
+            blocker.leave()
+        time.sleep(0.5 + 2 * TICK)
+        open_still = target.report()["registered"]
+
+    # It looks every quarter of a second, or every second while there is nobody to disturb.
+    place = re.escape(place_of_the_block())
+    assert re.search(rf"loop blocked [23]\.\d s by {place}", target.log.replace(str(ROOT), ""))
+    assert "why=no_pong" not in target.log
+    assert open_still == len(clients)
+
+
+# --- what an idle socket costs --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_idle_socket_costs_less_than_16_kib_and_no_thread(attack: Attack, loop: str) -> None:
+    target = attack("fresh", loop)
+    with many(target, "/push", 10):
+        pass
+    target.wait_idle()
+    before, rss = target.report(collect=True), target.rss
+
+    with many(target, "/push", 1000):
+        after = target.report(collect=True)
+        each = (target.rss - rss) / 1000
+    target.wait_idle()
+    left = target.report(collect=True)
+    print(
+        f"\n{each / KIB:.2f} KiB per idle socket on {loop}, threads {before['threads']} -> "
+        f"{after['threads']}"
+    )
+
+    assert after["registered"] == 1000
+    assert each < 16 * KIB
+    assert after["threads"] <= before["threads"]
+    assert left["fds"] == before["fds"]
+    assert left["objects"] == 0
