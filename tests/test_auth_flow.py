@@ -728,7 +728,9 @@ def test_a_verdict_that_takes_too_long_is_503(serve: Serve, kind: str) -> None:
 
     limits = ServerLimits(upgrade_timeout=0.2)
     served = with_auth(serve, slow if kind == "async" else sync, server_limits=limits)
+    begun = time.monotonic()
     answer = refused(served, "/ws/echo")
+    assert 0.2 <= time.monotonic() - begun < 1.5  # and not when the head would have been due
     assert (answer.status_code, problem(answer)["code"]) == (503, "upgrade_timeout")
     if kind == "async":
         assert slow.outcome.result(5) == "cancelled"

@@ -713,6 +713,42 @@ def test_a_child_can_serve_by_itself_as_if_it_were_new(
             assert parent.read_line() == "child is gone"
 
 
+LOCKED_PROCESS = """
+    import os, threading
+    from ws_middleware import Anonymous, WebSockets, receipt
+
+    sockets = WebSockets(auth=Anonymous())
+    sockets.route("/")
+    held, go = threading.Event(), threading.Event()
+
+    def settle():  # what the loop's thread does at any moment
+        with receipt._lock:
+            held.set()
+            go.wait(10)
+
+    threading.Thread(target=settle, daemon=True).start()
+    held.wait()
+    if os.fork() == 0:
+        os.write(1, b"port %d\\n" % sockets.listen(port=0)[1])
+        sockets.close().result(3)
+        os._exit(0)
+    os.wait()
+    go.set()
+"""
+
+
+@needs_fork
+def test_a_fork_in_the_middle_of_another_threads_receipt_leaves_the_child_able_to_serve() -> None:
+    command = [sys.executable, "-c", textwrap.dedent(LOCKED_PROCESS)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, process_group=0) as parent:
+        try:
+            output, _ = parent.communicate(timeout=4)
+        except subprocess.TimeoutExpired:
+            os.killpg(parent.pid, signal.SIGKILL)
+            raise
+    assert output.startswith(b"port ")
+
+
 # --- a loop that stands still --------------------------------------------------------------------
 
 

@@ -158,11 +158,13 @@ def _resolve_limits(settings: Settings, route: Policy) -> Limits:
 
 
 def _resolve_heartbeat(settings: Settings, route: Policy) -> Heartbeat | None:
-    app: Heartbeat | None = settings.get("heartbeat", Heartbeat())
-    given = route.get("heartbeat", app)
-    if given is None:
+    given = [layer["heartbeat"] for layer in (route, *settings.layers) if "heartbeat" in layer]
+    if given and given[0] is None:
         return None
-    return given.inherit(app or Heartbeat()).inherit(DEFAULT_HEARTBEAT)
+    heartbeat = Heartbeat()
+    for each in given:
+        heartbeat = heartbeat.inherit(each or Heartbeat())
+    return heartbeat.inherit(DEFAULT_HEARTBEAT)
 
 
 def check_values(given: Mapping[str, Any], where: str) -> None:

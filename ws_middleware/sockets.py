@@ -136,6 +136,7 @@ class WebSockets:
 
     def _resolve(self, route: Route) -> None:
         route.policy = resolve_policy(self._settings, route.given, f"route {route.path}")
+        self._hub.outbound_bytes[route.name] = route.policy.limits.outbound_bytes
 
     # --- audiences ---------------------------------------------------------------------------
 

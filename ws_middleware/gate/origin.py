@@ -123,6 +123,9 @@ class OriginRule:
         page = f"Page: {sent}. This request: {request.scheme}://{request.host}."
         if origin is None:
             return f"{page} The Origin header is no origin that can be allowed."
+        found = _HOST.fullmatch(request.host.lower())
+        if self._same and found is not None and found["host"] == origin.host:
+            return f'{page} Another port is another origin: list origins=["{sent}"].'
         if self._same:
             return (
                 f'{page} The proxy does not pass Host: add "proxy_set_header Host $http_host;", '

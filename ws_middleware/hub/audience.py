@@ -64,6 +64,7 @@ class Audience(Generic[MemberT]):
         Raises:
             TypeError: the message or `exclude` is of another type.
             ValueError: a text holds a lone surrogate.
+            MessageTooBig: it is over the `Limits.outbound_bytes` of the route.
         """
         return self._hub.send(self._address, EncodedMessage(message), _ids(exclude))
 

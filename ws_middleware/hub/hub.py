@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ws_middleware.errors import MessageTooBig
 from ws_middleware.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Hub:
     def __init__(self) -> None:
         self._branches: tuple[Branch, ...] = ()
         self._lock = threading.Lock()
+        #: What a socket may have waiting, by route: no message can be larger.
+        self.outbound_bytes: dict[str, int] = {}
 
     def attach(self, branch: Branch) -> None:
         """Add a loop."""
@@ -93,8 +96,23 @@ class Hub:
     def send(
         self, address: Address, message: EncodedMessage, exclude: frozenset[str]
     ) -> Receipt[Sent]:
-        """Send to all at `address` but the ids in `exclude`."""
+        """Send to all at `address` but the ids in `exclude`.
+
+        Raises:
+            MessageTooBig: no socket there could take it.
+        """
+        self._check_size(address, len(message))
         return self._each(address, lambda link: link.deliver(message), exclude)
+
+    def _check_size(self, address: Address, size: int) -> None:
+        limits = self.outbound_bytes
+        most = limits.get(address.route or "", max(limits.values(), default=size))
+        if size > most:
+            msg = (
+                f"the message has {size} bytes, Limits.outbound_bytes is {most}; send it in parts "
+                "or raise it"
+            )
+            raise MessageTooBig(msg)
 
     def close(self, address: Address, code: int, reason: str, over: float) -> Receipt[Sent]:
         """Close all at `address`; the closes are spread over `over` seconds on each loop."""

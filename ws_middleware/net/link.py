@@ -69,6 +69,7 @@ class SocketLink(asyncio.BufferedProtocol):
         self._why: str | None = None
         self._tick: int | None = None
         self._armed: float | None = None
+        self._armed_in: State | None = None
         self._expires: float | None = None
         self._unread_since: float | None = None
         self._abort_at: float | None = None
@@ -135,7 +136,7 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def _pull(self, now: float) -> None:
         """Take events while there is room for them, at most so many a turn."""
-        session, state = self._session, self._session.state
+        session = self._session
         for _ in range(_EVENTS):
             if self._is_full():
                 break
@@ -147,7 +148,7 @@ class SocketLink(asyncio.BufferedProtocol):
             self._go_on_soon()
         self._note_room(now)
         self._obey()
-        if self._armed is None or session.state is not state or session.holds_end:
+        if self._armed is None or session.state is not self._armed_in or session.holds_end:
             self._arm()
 
     def _go_on_soon(self) -> None:
@@ -266,6 +267,7 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def _arm(self) -> None:
         """Be woken for the first of all deadlines; an earlier one that is set already may stand."""
+        self._armed_in = self._session.state
         due = self._due()
         if due is None or self._lost or (self._armed is not None and self._armed <= due):
             return

@@ -74,6 +74,10 @@ def log_close(websocket: WebSocket, closed: Closed, *, after: float, taken: int,
     )
 
 
+#: Codes that more often mean a missing setting than an attack: the first is a warning.
+_SETTINGS: Final = frozenset({"origin_not_allowed", "origin_missing"})
+
+
 class RefusalLog:
     """A line for each refusal, but not for each of a flood. From any thread."""
 
@@ -82,13 +86,14 @@ class RefusalLog:
         self._budget = _REFUSALS_PER_SECOND
         self._at = 0.0
         self._unsaid = 0
+        self._seen: set[str] = set()
 
     def add(self, request: UpgradeRequest | None, refusal: Refusal, now: float) -> None:
         """Log one refusal; a server fault (5xx) as a warning."""
         unsaid = self._admit(now)
         if unsaid is None:
             return
-        level = logging.WARNING if refusal.status >= 500 else logging.INFO  # noqa: PLR2004
+        level = self._level(refusal)
         path = "-" if request is None else safe(request.raw_path)
         why = safe(refusal.why or refusal.detail, 400)
         more = f" ({unsaid} more refusals unsaid)" if unsaid else ""
@@ -101,6 +106,14 @@ class RefusalLog:
             more,
             extra={"ws_status": refusal.status, "ws_code": refusal.code},
         )
+
+    def _level(self, refusal: Refusal) -> int:
+        """Return the level: a first refused origin is most likely a setting of ours."""
+        first = refusal.code in _SETTINGS and refusal.code not in self._seen
+        self._seen.add(refusal.code)
+        if first or refusal.status >= 500:  # noqa: PLR2004
+            return logging.WARNING
+        return logging.INFO
 
     def _admit(self, now: float) -> int | None:
         """Return how many went unsaid before this one, or `None` if this one does too."""
