@@ -369,6 +369,27 @@ def test_close_ends_in_time_though_a_coroutine_blocks_the_loop(
             release.set()
 
 
+def test_after_a_close_that_gave_up_on_a_blocked_loop_nobody_is_there(serve: Serve) -> None:
+    release, blocked = threading.Event(), threading.Event()
+    sockets = WebSockets(auth=Anonymous())
+
+    @sockets.route("/")
+    async def handler(ws: WebSocket) -> None:
+        await ws.receive()
+        blocked.set()
+        release.wait(20)
+
+    with connect(serve(sockets), close_timeout=0.5) as client:
+        client.send("block")
+        assert blocked.wait(5)
+        try:
+            sockets.close(timeout=0.1).result(3)
+            assert sockets.everyone.count() == 0
+            assert sockets.everyone.send("x").result(1).local == 0
+        finally:
+            release.set()
+
+
 def test_after_close_the_object_is_as_new(serve: Serve) -> None:
     sockets = WebSockets(auth=lambda request: "ann", limits=Limits(connections_per_user=1))
     echo(sockets)

@@ -7,6 +7,7 @@ exception in it is never reported: "not waited for" means "don't tell me".
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -132,3 +133,13 @@ def _wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None
 def _resolve(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _reset() -> None:
+    """A child inherits the lock in whatever state another thread had it."""
+    global _lock  # noqa: PLW0603 - one lock for all is the point of it
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset)

@@ -32,7 +32,8 @@ _READY: Final[Receipt[None]] = Receipt.ready(None)
 #: Messages that a handler takes in one turn of the loop; then the others have theirs.
 _STREAK: Final = 64
 
-#: Guards the counts of what threads have posted; held for an addition.
+#: Guards the counts of what threads have posted; held for an addition. (A child of a fork has no
+#: open websocket, so it never needs this one.)
 _posting: Final = threading.Lock()
 
 
@@ -132,7 +133,8 @@ class WebSocket:
         self._close_reason = ""
         self._posted = 0
         self._streak = 0
-        self._closing = False
+        #: What `close` was called with, before the loop has come to it.
+        self._closing: tuple[int, str] | None = None
         self._closed_by_us = False
 
     # --- what it is --------------------------------------------------------------------------
@@ -174,7 +176,7 @@ class WebSocket:
             ValueError: a text holds a lone surrogate.
             MessageTooBig: it is over `Limits.outbound_bytes`.
         """
-        if self._closing or self._close_code is not None:
+        if self._closing is not None or self._close_code is not None:
             return Receipt.failed(self._ended())
         if isinstance(message, str):
             if len(message) * 4 > self._limits.outbound_bytes:
@@ -247,7 +249,7 @@ class WebSocket:
             ValueError: the code or the reason may not be sent (RFC 6455 section 7.4, 5.5).
         """
         check_close(code, reason)
-        self._closing = True
+        self._closing = self._closing or (code, reason)
         receipt: Receipt[None] = Receipt()
 
         def close() -> None:
@@ -383,7 +385,7 @@ class WebSocket:
     @property
     def ended_by_us(self) -> bool:
         """Whether our own side has closed it, or asked for that: then no message is handled."""
-        return self._closing or self._closed_by_us
+        return self._closing is not None or self._closed_by_us
 
     @property
     def is_waited_for(self) -> bool:
@@ -413,6 +415,8 @@ class WebSocket:
             self._waiter.set_result(None)
 
     def _ended(self) -> ConnectionClosed:
+        if self._close_code is None and self._closing is not None:
+            return ConnectionClosed(*self._closing)
         return ConnectionClosed(self._close_code or 1006, self._close_reason)
 
 

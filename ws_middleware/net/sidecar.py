@@ -161,17 +161,21 @@ class Sidecar:
         if not runtime.run(lambda: runtime.spawn(end())):
             self._closed.resolve(None)
         threading.Thread(
-            target=self._give_up, args=(self._closed, timeout), name="ws-closer", daemon=True
+            target=self._give_up,
+            args=(runtime, self._closed, timeout),
+            name="ws-closer",
+            daemon=True,
         ).start()
         return self._closed
 
-    @staticmethod
-    def _give_up(closed: Receipt[None], timeout: float) -> None:
+    def _give_up(self, runtime: Runtime, closed: Receipt[None], timeout: float) -> None:
         """Keep the promise of `timeout` though a handler may block the loop."""
         try:
             closed.result(timeout + _OVERTIME)
         except TimeoutError:
             _log.warning("close() did not wait for a loop that is blocked by a handler")
+            self._engine.hub.detach(runtime)
+            self._engine.close()
             closed.resolve(None)
 
     def _at_exit(self) -> None:
