@@ -309,15 +309,14 @@ class WebSocket:
                 "receive() belongs on the socket's own loop; use send() to reach it from elsewhere"
             )
             raise RuntimeError(msg)
-        if not self._inbox:
-            self._streak = 0
-            await self._wait(timeout)
-        elif (streak := self._streak) < _STREAK:
-            self._streak = streak + 1
-        else:
+        self._streak += 1
+        if self._streak > _STREAK and self._inbox:
             # With more there at once, nothing here would ever wait, and nobody else have a turn.
             self._streak = 0
             await asyncio.sleep(0)
+        if not self._inbox:
+            self._streak = 0
+            await self._wait(timeout)
         message = self._inbox.take()
         self.link.resume()
         return message

@@ -49,6 +49,8 @@ __all__ = ["Session", "SessionStateError", "State", "Wants"]
 _EARLY: Final = 16 * 1024
 #: Bytes that are read and thrown away at the end.
 _DISCARD: Final = 1024**2
+#: Frames after our close frame that are looked at in one call.
+_SEEK: Final = 256
 #: How long the peer's end waits for its messages to be handled.
 _HOLD: Final = 0.5
 #: How long a refused peer may take to hang up, where no route's policy says it.
@@ -90,6 +92,7 @@ class Session:
         self._paused = False
         self._held: PeerClosed | Failed | None = None
         self._held_until = 0.0
+        self._seeking = False
         self._eof = False
         self._discarded = 0
         self._events: list[Event] = []
@@ -265,6 +268,8 @@ class Session:
         peer's close frame or its error is held back, so that answers can still go out before ours;
         but only for a moment, and not a byte behind it counts.
         """
+        if self._seeking and self._state is State.CLOSING:
+            self._find_close(now)
         while not self._events:
             if self._state is not State.OPEN or self._framing is None:
                 return None
@@ -325,15 +330,28 @@ class Session:
         self._out.append(encode_close(None if frame.code == 1005 else frame.code))  # noqa: PLR2004
 
     def _find_close(self, now: float) -> None:
-        """Look for the peer's answer to our close frame; its messages come too late."""
+        """Look for the peer's answer to our close frame; its messages come too late.
+
+        At most so many at once, for they may be tiny and the caller has others to serve.
+        """
         assert self._framing is not None
-        while (frame := self._held or self._framing.next_event()) is not None:
-            self._held = None
+        for _ in range(_SEEK):
+            frame, self._held = self._held or self._framing.next_event(), None
+            if frame is None:
+                self._seeking = False
+                return
             if isinstance(frame, (PeerClosed, Failed)):
                 did = Did.FAIL if isinstance(frame, Failed) else Did.RECEIVE_CLOSE
                 self._deadline = now + self._linger
+                self._seeking = False
                 self._move(did)
                 return
+        self._seeking = True
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether `next_event` should be asked again soon, though it returned `None`."""
+        return self._seeking
 
     # --- what it is told to do ---------------------------------------------------------------
 
@@ -480,6 +498,7 @@ class Session:
         self._end(0.0)
         self._deadline = None
         self._pings.drop()
+        self._seeking = False
         self._move(Did.LOSE)
 
     def _linger_for_nobody(self) -> None:

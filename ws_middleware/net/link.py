@@ -18,6 +18,7 @@ from ws_middleware.receipt import Receipt
 from ws_middleware.types import UpgradeRequest
 
 from .outflow import Outflow
+from .timers import TICK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -146,6 +147,8 @@ class SocketLink(asyncio.BufferedProtocol):
             self._handle(event, now)
         else:
             self._go_on_soon()
+        if session.has_backlog:
+            self._go_on_soon()
         self._note_room(now)
         self._obey()
         if self._armed is None or session.state is not self._armed_in or session.holds_end:
@@ -242,10 +245,13 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def _end_our_half(self) -> None:
         self._out.flush()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if not self._transport.can_write_eof():
             self._let_go()
+            return
+        try:
+            self._transport.write_eof()
+        except OSError:  # the peer has reset the connection, and asyncio has not noticed yet
+            self._transport.abort()
 
     def _let_go(self) -> None:
         """End the connection; in peace where the peer has ended it too."""
@@ -295,7 +301,9 @@ class SocketLink(asyncio.BufferedProtocol):
         """Look what is due."""
         self._tick = self._armed = None
         if late > _LATE:
-            self._session.loop_stood_still(late)
+            # A tick more, for the deadline lies up to one before its tick: so it lies ahead of now,
+            # and what has come meanwhile is read before it is looked at again.
+            self._session.loop_stood_still(late + TICK)
         self._session.handle_timeout(now)
         if self._expires is not None and now >= self._expires:
             self.close(4401, "credential_expired", why="credential_expired")
