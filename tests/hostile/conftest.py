@@ -25,7 +25,6 @@ CONFIGURATIONS = {
         *("--interval", "1", "--timeout", "1"),
         *("--limit", "close_timeout=1.0", "--limit", "write_timeout=2.0"),
     ),
-    "no-heartbeat": ("--no-heartbeat",),
     # A process that has done nothing else, to be weighed.
     "fresh": (),
     "impatient": ("--interval", "1", "--timeout", "0.5"),

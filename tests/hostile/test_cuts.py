@@ -20,7 +20,7 @@ from tests.support import (
     head,
 )
 
-from .attack import KIB, MIB, in_parallel
+from .attack import KIB, MIB, both_loops, in_parallel
 
 if TYPE_CHECKING:
     from .attack import Target
@@ -98,10 +98,8 @@ def test_a_frame_in_the_segment_of_the_handshake_is_answered(
 
 
 @pytest.mark.parametrize("path", ["/auth?delay=0.7", "/auth-thread?delay=0.7"])
-def test_100_kib_before_the_verdict_are_all_echoed_after_it(
-    attack: Attack, loop: str, path: str
-) -> None:
-    target = attack(loop=loop)
+@both_loops("default")
+def test_100_kib_before_the_verdict_are_all_echoed_after_it(target: Target, path: str) -> None:
     messages = [bytes([number]) * KIB for number in range(100)]
     start = time.monotonic()
 
