@@ -51,7 +51,7 @@ WORK = 0.05
 
 
 class Report(TypedDict):
-    """What the server holds. All zero but `threads` and `fds` when nobody is connected."""
+    """What the server holds. All zero but threads and `fds` when nobody is connected."""
 
     sockets: int
     registered: int
@@ -64,6 +64,7 @@ class Report(TypedDict):
     tasks: int
     handlers: int
     threads: int
+    auth_threads: int
     fds: int
     objects: int
 
@@ -247,6 +248,7 @@ def report(sockets: WebSockets, handlers: Handlers, *, collect: bool) -> Report:
                 tasks=len(asyncio.all_tasks(runtime.loop)),
                 handlers=handlers.running,
                 threads=threading.active_count(),
+                auth_threads=engine.threads["auth"].threads,
                 fds=len(list(Path("/proc/self/fd").iterdir())),
                 objects=sum(isinstance(each, KEPT) for each in gc.get_objects()) if collect else 0,
             )

@@ -120,49 +120,38 @@ def test_an_unanswered_close_frame_ends_after_close_timeout(target: Target) -> N
     target.wait_idle(CLOSE_TIMEOUT + TICK + ACROSS)
 
 
-def expect_default_cut(target: Target) -> None:
-    start = time.monotonic()
-    with target.peer("/leave") as silent, target.peer("/leave") as half:
-        for peer in (silent, half):
-            assert peer.read_close() == 1000
-        say_half(half)
-        assert silent.is_gone()
-        took = time.monotonic() - start
-        assert half.is_gone()
-    assert DEFAULT_CLOSE_TIMEOUT <= took < DEFAULT_CLOSE_TIMEOUT + TICK + ACROSS
-
-
-def end_and_never_read(target: Target) -> None:
-    with target.peer("/burst", receive_buffer=4 * KIB) as peer:
-        time.sleep(0.05)
-        peer.end()
-        # Closed with 1013 or lost: after five seconds without a byte taken it goes in any case.
-        target.wait_idle(2 * DEFAULT_CLOSE_TIMEOUT + TICK + ACROSS)
-        assert peer.is_gone()
-
-
-@pytest.mark.slow
-@both_loops("default")
-def test_silent_peers_and_those_that_end_and_never_read_go_after_the_default_close_timeout(
-    target: Target,
-) -> None:
-    in_parallel(
-        functools.partial(expect_default_cut, target), functools.partial(end_and_never_read, target)
+def say_half_and_no_more(target: Target) -> None:
+    whole = close_frame(1000, b"bye")
+    peers = [target.peer("/push") for _ in whole[1:]]
+    for cut, peer in enumerate(peers, 1):
+        peer.send(whole[:cut])
+    wait_until(
+        lambda: target.log.count("code=1011 by=us why=no_pong") == len(peers),
+        INTERVAL + TIMEOUT + 2 * TICK + ACROSS,
     )
+    for peer in peers:
+        assert peer.is_gone()
+        peer.socket.close()
+
+
+def take_its_time(target: Target) -> None:
+    with target.peer("/echo") as peer:
+        message = frame(TEXT, b"it takes its time")
+        for index in range(5):  # longer than a silent peer has, and never a pong
+            time.sleep(0.5)
+            peer.send(message[index : index + 1])
+        peer.send(message[5:])
+        assert peer.read_data().payload == b"it takes its time"
+        peer.leave()
 
 
 @both_loops("quick")
-def test_half_a_close_frame_and_silence_end_by_the_heartbeat(target: Target) -> None:
-    whole = close_frame(1000, b"bye")
-    peers = [target.peer("/echo") for _ in whole[1:]]
-    for cut, peer in enumerate(peers, 1):
-        peer.send(whole[:cut])
-    took = target.wait_idle(INTERVAL + TIMEOUT + 2 * TICK + ACROSS)
-    for peer in peers:
-        peer.socket.close()
-
-    assert took < INTERVAL + TIMEOUT + 2 * TICK + ACROSS
-    assert "code=1011 by=us why=no_pong" in target.log
+def test_any_byte_is_life_and_half_a_close_frame_with_nothing_after_it_is_not(
+    target: Target,
+) -> None:
+    in_parallel(
+        functools.partial(say_half_and_no_more, target), functools.partial(take_its_time, target)
+    )
 
 
 # --- the peer is gone -----------------------------------------------------------------------------
@@ -359,19 +348,6 @@ def test_a_stopped_client_is_gone_after_interval_and_timeout(target: Target) -> 
 
     assert gone < INTERVAL + TIMEOUT + 1.0
     assert "code=1011 by=us why=no_pong" in target.log
-
-
-@both_loops("quick")
-def test_any_byte_is_life(target: Target) -> None:
-    with target.peer("/echo") as peer:
-        message = frame(TEXT, b"it takes its time")
-        for index in range(5):  # longer than a silent peer has, and never a pong
-            time.sleep(0.5)
-            peer.send(message[index : index + 1])
-        peer.send(message[5:])
-        got = peer.read_data()
-        assert got.payload == b"it takes its time"
-        peer.leave()
 
 
 def test_pongs_that_nobody_asked_for_are_nothing(attack: Attack) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -11,76 +10,10 @@ import pytest
 
 from tests.support import TEXT, frame, head
 
-from .attack import ACROSS, KIB, MIB, TICK, Peer, both_loops, in_parallel
+from .attack import KIB, MIB, answer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .attack import Target
     from .conftest import Attack
-
-HEAD_TIMEOUT = 5.0
-
-
-def answer_of(peer: Peer) -> int:
-    """Return the status of the one answer there is, with an end right behind it."""
-    answer = peer.read_head()
-    body = peer.read_rest()
-    assert re.search(rb"HTTP/1\.\d \d\d\d", body) is None, body
-    assert b"connection: close" in answer.lower(), answer
-    return int(answer.split()[1])
-
-
-def expect_408(target: Target, head_bytes: Iterator[bytes]) -> None:
-    """Send the head at its own pace until there is an answer."""
-    start = time.monotonic()
-    with Peer(target.address) as peer:
-        peer.socket.settimeout(0.5)
-        for piece in head_bytes:
-            peer.send(piece)
-            try:
-                peer._more()
-                break
-            except TimeoutError:
-                continue
-        peer.socket.settimeout(10)
-        assert answer_of(peer) == 408
-    took = time.monotonic() - start
-    assert HEAD_TIMEOUT <= took < HEAD_TIMEOUT + TICK + ACROSS, took
-
-
-def silence() -> Iterator[bytes]:
-    while True:
-        yield b""
-
-
-def byte_by_byte(text: bytes) -> Iterator[bytes]:
-    for index in range(len(text)):
-        yield text[index : index + 1]
-
-
-def half(text: bytes) -> Iterator[bytes]:
-    yield text[: len(text) // 2]
-    yield from silence()
-
-
-def all_but_the_last(text: bytes) -> Iterator[bytes]:
-    yield text[:-1]
-    yield from silence()
-
-
-@pytest.mark.slow
-@both_loops("default")
-def test_a_head_that_does_not_come_is_408_after_head_timeout(target: Target) -> None:
-    with target.memory() as memory:
-        in_parallel(
-            *(lambda: expect_408(target, silence()) for _ in range(5)),
-            *(lambda: expect_408(target, byte_by_byte(head("/echo"))) for _ in range(5)),
-            *(lambda: expect_408(target, half(head("/echo"))) for _ in range(5)),
-            *(lambda: expect_408(target, all_but_the_last(head("/echo"))) for _ in range(5)),
-        )
-
-    assert memory.growth < MIB
 
 
 def test_a_peer_that_hangs_up_before_its_head_is_no_error(attack: Attack) -> None:
