@@ -119,6 +119,9 @@ class RawPeer:
             (size,) = struct.unpack("!Q", self._take(8))
         return Frame(bool(first & 0x80), first & 0x0F, self._take(size))
 
+    def read_bytes(self, size: int) -> bytes:
+        return self._take(size)
+
     def read_rest(self) -> bytes:
         """Read to the end of the stream."""
         while True:

@@ -9,6 +9,7 @@ from .blocking import BlockingWebSocket
 from .config import INHERIT, Heartbeat, Limits, Policy, ServerLimits
 from .errors import (
     BadMessage,
+    BrokerRequired,
     ConfigError,
     ConnectionClosed,
     MessageTooBig,
@@ -16,6 +17,7 @@ from .errors import (
     TooManyRooms,
     WebSocketError,
 )
+from .flask import FlaskAuth
 from .gate.auth.anonymous import Anonymous
 from .gate.auth.jwt import JWTAuth
 from .hub.audience import Audience
@@ -35,8 +37,10 @@ __all__ = [
     "Authenticator",
     "BadMessage",
     "BlockingWebSocket",
+    "BrokerRequired",
     "ConfigError",
     "ConnectionClosed",
+    "FlaskAuth",
     "Granted",
     "Heartbeat",
     "JWTAuth",

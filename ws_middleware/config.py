@@ -194,6 +194,8 @@ class Policy(TypedDict, total=False):
     authorize: Authorizer | None
     #: Pages that may connect: "same-origin", a list of origins, or "*" for every page there is.
     origins: str | Sequence[str]
+    #: Host names that are served, a leading dot for a domain and all below it; `None` for any.
+    allowed_hosts: Sequence[str] | None
     #: `None` switches pings off.
     heartbeat: Heartbeat | None
     limits: Limits
@@ -212,6 +214,7 @@ class EffectivePolicy:
     heartbeat: Heartbeat | None
     limits: Limits
     refuse_with: RefuseWith
+    allowed_hosts: tuple[str, ...] | None = None
 
     @property
     def is_ambient(self) -> bool:

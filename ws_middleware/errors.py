@@ -8,6 +8,7 @@
     ├── BadMessage         (also ValueError)   a message is not what it should be; unhandled: 1007
     ├── MessageTooBig      (also ValueError)   what *you* send is over the limit that is named
     ├── TooManyRooms                           a socket would be in more rooms than allowed
+    ├── BrokerRequired                         other processes have sockets that a send cannot reach
     └── Refused                                raise it in an authenticator to refuse an upgrade
 
 An exception that is not in this tree and comes out of this package is a bug in it.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadMessage",
+    "BrokerRequired",
     "ConfigError",
     "ConnectionClosed",
     "MessageTooBig",
@@ -67,6 +69,13 @@ class MessageTooBig(WebSocketError, ValueError):  # noqa: N818 - says what it is
 
 class TooManyRooms(WebSocketError):  # noqa: N818 - says what it is about
     """A socket would be in more rooms than `Limits.rooms_per_socket`."""
+
+
+class BrokerRequired(WebSocketError):  # noqa: N818 - says what to do
+    """Sibling processes have sockets too, and nothing carries messages to them.
+
+    Raised by the first send to an audience, so that it does not lose a part of them in silence.
+    """
 
 
 class Refused(WebSocketError):  # noqa: N818 - it is an answer, not a fault

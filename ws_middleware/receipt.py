@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["Receipt"]
 
 T = TypeVar("T")
+
+
+class _Waiting(threading.local):
+    """How a thread waits. Those of the test kit take turns, and have their own way."""
+
+    wait: Callable[[threading.Event, float | None], bool] = staticmethod(threading.Event.wait)
+
+
+waiting: Final = _Waiting()
 
 #: Guards every change of a receipt; held for a few instructions, so one for all is enough.
 _lock = threading.Lock()
@@ -96,7 +105,7 @@ class Receipt(Generic[T]):
                 raise RuntimeError(msg)
             event = threading.Event()
             self.add_done_callback(event.set)
-            if not event.wait(timeout):
+            if not waiting.wait(event, timeout):
                 msg = f"no outcome after {timeout} s"
                 raise TimeoutError(msg)
         return self._outcome()

@@ -38,9 +38,16 @@ _POLICY_NAMES: Final = frozenset(Policy.__annotations__)
 #: Threads of our own, by what runs in them; see `net/threads.py` for why there are three groups.
 _THREAD_DEFAULTS: Final = {"sync_threads": 32, "sync_conversations": 32, "auth_threads": 8}
 
-_APP_NAMES: Final = frozenset({"server_limits", *_THREAD_DEFAULTS})
+_APP_NAMES: Final = frozenset({"broker", "server_limits", "trusted_proxies", *_THREAD_DEFAULTS})
 
 _PREFIX: Final = "WSM_"
+
+#: Settings that are lists: comma-separated in a variable.
+_LISTS: Final = ("origins", "allowed_hosts", "trusted_proxies")
+
+#: Messages of audiences stay in the process; the second says that this is meant so.
+MEMORY: Final = "memory://"
+PER_PROCESS: Final = "memory://per-process"
 
 #: Settings that are groups of numbers: one variable for each number, WSM_LIMITS_MESSAGE_SIZE.
 _GROUPS: Final[dict[str, type[Limits | ServerLimits | Heartbeat]]] = {
@@ -112,6 +119,16 @@ class Settings:
         return default
 
     @property
+    def broker(self) -> str:
+        """What carries messages to audiences between processes."""
+        return cast("str", self.get("broker", MEMORY))
+
+    @property
+    def trusted_proxies(self) -> tuple[str, ...]:
+        """The peers whose forwarded headers are believed."""
+        return tuple(self.get("trusted_proxies", ()))
+
+    @property
     def server_limits(self) -> ServerLimits:
         """The bounds of the whole front."""
         return cast("ServerLimits", self.get("server_limits", ServerLimits()))
@@ -136,6 +153,7 @@ def resolve_policy(settings: Settings, route: Policy, where: str) -> EffectivePo
         auth=auth,
         authorize=route.get("authorize", settings.get("authorize")),
         origins=origins if isinstance(origins, str) else tuple(origins),
+        allowed_hosts=_resolve_hosts(settings, route),
         heartbeat=_resolve_heartbeat(settings, route),
         limits=_resolve_limits(settings, route),
         refuse_with=route.get("refuse_with", settings.get("refuse_with", "http")),
@@ -148,6 +166,11 @@ def resolve_policy(settings: Settings, route: Policy, where: str) -> EffectivePo
         )
         raise ConfigError(msg)
     return policy
+
+
+def _resolve_hosts(settings: Settings, route: Policy) -> tuple[str, ...] | None:
+    given = route.get("allowed_hosts", settings.get("allowed_hosts"))
+    return None if given is None else (given,) if isinstance(given, str) else tuple(given)
 
 
 def _resolve_limits(settings: Settings, route: Policy) -> Limits:
@@ -175,6 +198,10 @@ def check_values(given: Mapping[str, Any], where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             msg = f"{where}: {name} takes a whole number above 0, got {value!r}"
             raise ConfigError(msg)
+    broker = given.get("broker", MEMORY)
+    if broker not in {MEMORY, PER_PROCESS}:
+        msg = f"{where}: broker takes {MEMORY!r} or {PER_PROCESS!r}, got {broker!r}"
+        raise ConfigError(msg)
     refuse_with = given.get("refuse_with", "http")
     if refuse_with not in get_args(RefuseWith):
         msg = f"{where}: refuse_with takes 'http' or 'close', got {refuse_with!r}"
@@ -208,7 +235,7 @@ def _variables() -> dict[str, tuple[str, str | None]]:
     """Return every variable there is: its name, the setting, the field of a group."""
     known: dict[str, tuple[str, str | None]] = {
         f"{_PREFIX}{name.upper()}": (name, None)
-        for name in ("origins", "refuse_with", *_THREAD_DEFAULTS)
+        for name in (*_LISTS, "broker", "refuse_with", *_THREAD_DEFAULTS)
     }
     for group, kind in _GROUPS.items():
         for part in fields(kind):
@@ -244,8 +271,8 @@ def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
             groups.setdefault(name, {})[part] = number
         elif name in _THREAD_DEFAULTS:
             settings[name] = _read_number(variable, text)
-        elif name == "origins":
-            settings[name] = _read_origins(text)
+        elif name in _LISTS:
+            settings[name] = _read_list(text)
         else:
             settings[name] = text
         if part is None:
@@ -255,7 +282,7 @@ def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     return settings
 
 
-def _read_origins(text: str) -> str | list[str]:
+def _read_list(text: str) -> str | list[str]:
     if text in {"same-origin", "*"}:
         return text
     return [part for piece in text.split(",") if (part := piece.strip())]

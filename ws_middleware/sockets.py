@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from .codes import check_close
 from .errors import ConfigError
 from .flask import FlaskDoor
+from .gate.auth.anonymous import Anonymous
+from .gate.auth.app import ViewAuth
 from .gate.origin import OriginRule
 from .hub.audience import Audience
 from .hub.hub import Hub
@@ -22,15 +25,21 @@ from .net.engine import Engine
 from .net.sidecar import Sidecar
 from .receipt import Receipt
 from .route import Route
-from .settings import Settings, check_keywords, resolve_policy, unknown_variables
+from .settings import MEMORY, Settings, check_keywords, resolve_policy, unknown_variables
+from .types import as_principal
+from .wsgi import OFFER, Offer, WSGIMiddleware
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Flask
 
     from .config import EffectivePolicy, Policy, ServerLimits
+    from .django import DjangoHost
+    from .route import Handler
+    from .types import Principal
     from .websocket import WebSocket
 
 __all__ = ["WebSockets"]
@@ -42,6 +51,10 @@ class WebSockets:
     """WebSockets for an app: make one, give it routes, open a door.
 
     Args:
+        broker: what carries audience messages between processes: "memory://" (nothing does; a send
+            raises `BrokerRequired` where there are siblings) or "memory://per-process" (nothing
+            does, and that is meant so).
+        trusted_proxies: addresses or networks whose `X-Forwarded-*` headers are believed.
         server_limits: bounds of the whole front.
         sync_threads: threads for `def` events.
         sync_conversations: threads for `def` conversations, each as long as its socket.
@@ -49,8 +62,8 @@ class WebSockets:
         policy: `auth`, `authorize`, `origins`, `heartbeat`, `limits`, `refuse_with`: what holds for
             every route that does not say otherwise. See `ws_middleware.config.Policy`.
 
-    What is not given is taken from the host's configuration (Flask: `app.config["WEBSOCKETS"]`),
-    then from `WSM_*` variables, then from the defaults.
+    What is not given is taken from the host's configuration (Flask: `app.config["WEBSOCKETS"]`,
+    Django: `settings.WEBSOCKETS`), then from `WSM_*` variables, then from the defaults.
 
     Raises:
         ConfigError: a value is wrong. What is wrong only as a whole is raised when a door opens.
@@ -60,6 +73,8 @@ class WebSockets:
     def __init__(
         self,
         *,
+        broker: str | None = None,
+        trusted_proxies: Sequence[str] | None = None,
         server_limits: ServerLimits | None = None,
         sync_threads: int | None = None,
         sync_conversations: int | None = None,
@@ -70,6 +85,8 @@ class WebSockets:
         _check_origins(policy)
         given: dict[str, Any] = dict(policy)
         own = {
+            "broker": broker,
+            "trusted_proxies": trusted_proxies,
             "server_limits": server_limits,
             "sync_threads": sync_threads,
             "sync_conversations": sync_conversations,
@@ -82,6 +99,7 @@ class WebSockets:
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._sidecar: Sidecar | None = None
+        self._doors: list[FlaskDoor] = []
         self._context: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
         _instances.add(self)
 
@@ -122,6 +140,9 @@ class WebSockets:
                 self._resolve(route)
                 self._engine.add_route(route)
             self._routes.append(route)
+            for door in self._doors:
+                self._resolve(route)
+                door.add_route(route)
         return route
 
     def describe(self) -> str:
@@ -193,7 +214,127 @@ class WebSockets:
             self._settings.add_environ(os.environ)
             _check_environ(self._settings.environ)
             self.describe()
-        door.register(self)
+            door.register(self, self.wsgi)
+            for route in self._routes:
+                door.add_route(route)
+            self._doors.append(door)
+
+    def wsgi(self, app: WSGIApplication) -> WSGIMiddleware:
+        """Return `app` with our routes beside its own, on the port of whatever server runs it.
+
+        Nothing starts before the first upgrade request, so that it starts in the process that
+        serves. Django's own handler, `get_wsgi_application()`, makes its project our host; wrap
+        other WSGI middleware around the result.
+
+        Raises:
+            ConfigError: for a Django project: `settings.WEBSOCKETS` is wrong, the settings as a
+                whole are, or a door is open already.
+            TypeError: it names a setting that there is none of.
+        """
+        host = _django_host(app)
+        if host is not None:
+            app = self._adopt(host, app)
+        return WSGIMiddleware(app, self._door, self._note_siblings)
+
+    def _adopt(self, host: DjangoHost, app: WSGIApplication) -> WSGIApplication:
+        """Make a Django project our host, as `init_app` does with a Flask app."""
+        with self._lock:
+            if self._engine is not None:
+                msg = "wsgi() comes before listen(): the settings are fixed once a door is open"
+                raise ConfigError(msg)
+            self._settings.add_environ(os.environ)
+            own = host.settings
+            given = {*self._settings.code, *own, *self._settings.environ}
+            told = {**host.defaults(given), **own}
+            self._settings.add_host(told, host.where)
+            _check_origins(told)
+            self._context = host.context
+            self.describe()
+        return host.wrap(app, self.upgrade)
+
+    def _note_siblings(self) -> None:
+        """The server has sibling workers: audience messages would reach only a part."""
+        self._hub.has_siblings = self._settings.broker == MEMORY
+
+    def upgrade(
+        self,
+        handler: Handler,
+        *,
+        user: Principal | str | int | None,
+        name: str | None = None,
+        subprotocols: Sequence[str] = (),
+        **policy: Unpack[Policy],
+    ) -> WSGIApplication:
+        """Accept an upgrade request in a view of the app's own, which has let its user in.
+
+        Host, syntax, origin and caps are checked first; a refusal is the answer then. Returns a
+        WSGI app, which a Flask view may return as it is.
+
+        Args:
+            handler: a conversation, called as `handler(ws)`; bind more with `functools.partial`.
+            user: who it is; `None` is a 401, `Principal("")` is anybody.
+            name: its name in logs and audiences; the path of the request where none is given.
+            subprotocols: those it speaks.
+            policy: what is different here from the app's policy; `auth` has no say.
+
+        Raises:
+            ConfigError: the handler or a value is wrong.
+        """
+        return self._upgrade(handler, user, name, subprotocols, policy, needs_origin=True)
+
+    def _upgrade(
+        self,
+        handler: Handler,
+        user: Principal | str | int | None,
+        name: str | None,
+        subprotocols: Sequence[str],
+        policy: Policy,
+        *,
+        needs_origin: bool,
+    ) -> WSGIApplication:
+        def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            offer: Offer | None = environ.get(OFFER)
+            if offer is None:
+                start_response("426 Upgrade Required", [("Upgrade", "websocket")])
+                return [b"this is a WebSocket endpoint: connect with a WebSocket client"]
+            path = environ.get("PATH_INFO") or "/"
+            route = self._view_route(
+                path, handler, name, subprotocols, policy, needs_origin=needs_origin
+            )
+            refusal = offer.accept(route, as_principal(user), needs_origin=needs_origin)
+            if refusal is not None:
+                return offer.refuse(refusal, start_response)
+            start_response("101 Switching Protocols", [])
+            return []
+
+        return answer
+
+    def _view_route(
+        self,
+        path: str,
+        handler: Handler,
+        name: str | None,
+        subprotocols: Sequence[str],
+        policy: Policy,
+        *,
+        needs_origin: bool,
+    ) -> Route:
+        route = Route(
+            "/", hub=self._hub, name=name or path, subprotocols=subprotocols, policy=policy
+        )
+        route(handler)
+        # How the view knew its user is not known here: as bad as a cookie, unless it says not.
+        given: Policy = {**policy, "auth": ViewAuth() if needs_origin else Anonymous()}
+        route.policy = resolve_policy(self._settings, given, f"upgrade() at {path}")
+        return route
+
+    def _door(self) -> tuple[Engine, Sidecar]:
+        engine, sidecar = self._engine, self._sidecar
+        if engine is None or sidecar is None:
+            sidecar = self._open()
+            engine = self._engine
+            assert engine is not None
+        return engine, sidecar
 
     def listen(
         self, host: str = "127.0.0.1", port: int = 8001, *, reuse_port: bool = False
@@ -231,18 +372,31 @@ class WebSockets:
         """Put the settings together and return what serves, made if it is the first door."""
         with self._lock:
             if self._sidecar is None:
-                self._settings.add_environ(os.environ)
-                _check_environ(self._settings.environ)
-                for sentence in unknown_variables():
-                    _log.warning("%s", sentence)
-                engine = Engine(self._settings, self._hub, self._context)
-                if not self._routes and self._settings.get("auth") is None:
-                    resolve_policy(self._settings, {}, "WebSockets()")
-                for route in self._routes:
-                    self._resolve(route)
-                    engine.add_route(route)
+                engine = self._make_engine(Engine)
                 self._engine, self._sidecar = engine, Sidecar(engine)
             return self._sidecar
+
+    def _make_engine(self, make: Callable[..., Engine]) -> Engine:
+        self._settings.add_environ(os.environ)
+        _check_environ(self._settings.environ)
+        for sentence in unknown_variables():
+            _log.warning("%s", sentence)
+        engine = make(self._settings, self._hub, self._context)
+        if not self._routes and self._settings.get("auth") is None:
+            resolve_policy(self._settings, {}, "WebSockets()")
+        for route in self._routes:
+            self._resolve(route)
+            engine.add_route(route)
+        return engine
+
+    def _swap_door(
+        self, engine: Engine | None, sidecar: Sidecar | None
+    ) -> tuple[Engine | None, Sidecar | None]:
+        """Serve with these instead, for the test kit; return what served before."""
+        with self._lock:
+            before = self._engine, self._sidecar
+            self._engine, self._sidecar = engine, sidecar
+        return before
 
     def _after_fork(self) -> None:
         """A child has none of our threads: it is as if no door had been opened."""
@@ -262,6 +416,16 @@ def _reset_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_all)
+
+
+def _django_host(app: WSGIApplication) -> DjangoHost | None:
+    """Return the host of a Django handler; what is not imported yet cannot have made one."""
+    handlers = sys.modules.get("django.core.handlers.wsgi")
+    if handlers is None or not isinstance(app, handlers.WSGIHandler):
+        return None
+    from .django import DjangoHost  # noqa: PLC0415 - Django is the app's, not ours
+
+    return DjangoHost()
 
 
 def _check_environ(environ: Mapping[str, Any]) -> None:

@@ -214,6 +214,13 @@ class Principal:
         return self.name or (claimed if isinstance(claimed, str) else "") or self.id
 
 
+def as_principal(user: Principal | str | int | None) -> Principal | None:
+    """Return who `user` is; nobody (`None`, "") stays nobody."""
+    if user is None or user == "":
+        return None
+    return user if isinstance(user, Principal) else Principal(str(user))
+
+
 @dataclass(frozen=True)
 class Granted:
     """An authenticator's yes with headers (such as Set-Cookie) to send on the 101."""

@@ -382,9 +382,14 @@ class WebSocket:
         return self._inbox
 
     @property
+    def close_called(self) -> bool:
+        """Whether our own side has called `close`."""
+        return self._closing is not None
+
+    @property
     def ended_by_us(self) -> bool:
         """Whether our own side has closed it, or asked for that: then no message is handled."""
-        return self._closing is not None or self._closed_by_us
+        return self.close_called or self._closed_by_us
 
     @property
     def is_waited_for(self) -> bool:

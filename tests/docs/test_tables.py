@@ -80,7 +80,9 @@ def effective(name: str) -> object:
     settings = Settings({"auth": lambda _: None})
     if name in {each.name for each in fields(EffectivePolicy)}:
         return getattr(resolve_policy(settings, {}, "here"), name)
-    return settings.server_limits if name == "server_limits" else settings.threads(name)
+    if name in {"broker", "server_limits", "trusted_proxies"}:
+        return getattr(settings, name)
+    return settings.threads(name)
 
 
 @pytest.mark.parametrize(
@@ -187,28 +189,48 @@ def refusals() -> dict[tuple[int, str], set[str]]:
     """Every (status, code) that the code can answer with, and the modules that do."""
     default = inspect.signature(errors.Refused).parameters
     found = {(default["status"].default, default["code"].default): {"errors.py"}}
-    for module, arguments in calls("Refusal", "Refused"):
+    for module, arguments in calls("Refusal", "Refused", *(name for _, name in PASSED_ON)):
         match constants(arguments):
             case [int(status), str(code), *_]:
                 found.setdefault((status, code), set()).add(module)
             case _:
-                # Only where a raised Refused is handed on, whose own words they are.
-                assert module == "gate/verdict.py", f"{module}: a refusal without a literal code"
+                assert handed_on(module, arguments), f"{module}: a refusal without a literal code"
     return found
+
+
+#: Functions that make a refusal of a status and a code that their callers say, by module.
+PASSED_ON = {("wsgi.py", "_give_up")}
+
+
+def handed_on(module: str, arguments: list[ast.expr]) -> bool:
+    """Whether status, or status and code, are not ours, or are those of a call that counts."""
+    said = [ast.unparse(each) for each in arguments[:2]]
+    if module.startswith("testing/"):  # a refusal as a client sees it
+        return True
+    return (module, said) in [
+        ("gate/verdict.py", ["refused.status", "refused.code"]),  # a raised Refused's own words
+        ("gate/auth/app.py", ["status", "'app_refused'"]),  # the app's own answer
+        *((module, ["status", "code"]) for module, _ in PASSED_ON),
+    ]
 
 
 def test_exactly_the_refusals_of_the_code_are_listed() -> None:
     table = ERRORS["Refusals"].by("code", "status")
-    assert {(int(row["status"]), code) for code, row in table.items()} == set(refusals())
+    # "403, or the app's own": the first is the one that is in the code.
+    listed = {(int(row["status"].partition(",")[0]), code) for code, row in table.items()}
+    assert listed == set(refusals())
 
 
 def test_how_a_refusal_is_said_as_a_close_is_right() -> None:
     table = ERRORS["Refusals"].by("code", "as a close")
     for (status, code), modules in refusals().items():
-        before_any_policy = all(
-            module.startswith("core/") or module == "gate/upgrade.py" for module in modules
+        # Before there is a policy, where the socket cannot be had, or as a Django view's answer.
+        always_http = all(
+            module.startswith("core/") or module in {"gate/upgrade.py", "wsgi.py", "django.py"}
+            for module in modules
         )
-        assert table[code]["as a close"] == ("HTTP" if before_any_policy else str(4000 + status))
+        shown = table[code]["as a close"].partition(",")[0]
+        assert shown == ("HTTP" if always_http else str(4000 + status))
 
 
 def retry_after() -> dict[str, int]:
@@ -244,13 +266,22 @@ def closes() -> set[tuple[int, str]]:
     for tree in MODULES.values():
         for node in ast.walk(tree):
             # A code and its reason, assigned together before they are sent.
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
-                match constants(node.value.elts):
-                    case [int(code), str(reason), *_] if 1000 <= code < 5000:
-                        found.add((code, reason))
+            if isinstance(node, ast.Assign):
+                found.update(pairs(node.value))
     found.add((inspect.signature(WebSockets.close).parameters["code"].default, ""))
     found.update((code, "") for code in protocol_errors())
     return {(code, reason) for code, reason in found if code not in {1005, 1006}}
+
+
+def pairs(value: ast.expr) -> Iterator[tuple[int, str]]:
+    """A code with its reason, or the two that a condition chooses from."""
+    if isinstance(value, ast.IfExp):
+        yield from pairs(value.body)
+        yield from pairs(value.orelse)
+    elif isinstance(value, ast.Tuple):
+        match constants(value.elts):
+            case [int(code), str(reason), *_] if 1000 <= code < 5000:
+                yield code, reason
 
 
 def protocol_errors() -> set[int]:

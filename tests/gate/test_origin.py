@@ -223,7 +223,6 @@ def test_a_star_lets_every_page_in(sent: str) -> None:
         "*",
         "null",
         "",
-        "same-origin",
         "https://",
         "https://myapp.com:",
         5,
@@ -314,3 +313,13 @@ def test_the_rule_raises_on_no_text(sent: str, host: str, scheme: str, ambient: 
     for origins in ("same-origin", ("https://myapp.com",)):
         refusal = OriginRule(origins, ambient=ambient).check(request)
         assert refusal is None or (refusal.status, refusal.code) == NOT_ALLOWED
+
+
+def test_same_origin_may_be_one_entry_of_a_list() -> None:
+    rule = OriginRule(("same-origin", "https://partner.example"), ambient=True)
+    for origin, allowed in [
+        ("https://myapp.com", True),
+        ("https://partner.example", True),
+        ("https://evil.example", False),
+    ]:
+        assert (rule.check(upgrade(origin=origin)) is None) is allowed

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, cast
 
+from ws_middleware.net.clock import SYSTEM
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -40,6 +42,7 @@ class FakeLoop:
         self.wakes = 0
         self.closed = False
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(SYSTEM, "now", lambda: self.now)
 
     @property
     def as_loop(self) -> asyncio.AbstractEventLoop:

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ws_middleware.types import Refusal
 
+from .auth.anonymous import Anonymous
 from .credentials import find_credential
 from .origin import OriginRule
+from .proxies import HostRule, TrustedProxies
 from .routing import PathTable, PathTemplate
 from .upgrade import find_problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ws_middleware.config import EffectivePolicy, ServerLimits
     from ws_middleware.types import Principal, UpgradeRequest
 
@@ -39,6 +43,17 @@ class _Guarded:
 
     entry: Any
     origin: OriginRule
+    host: HostRule
+
+    @classmethod
+    def of(cls, entry: Entry, *, ambient: bool, is_open: bool) -> _Guarded:
+        policy = entry.policy
+        host = HostRule(
+            policy.allowed_hosts,
+            is_open=is_open,
+            origins_listed=policy.origins != "*" and "same-origin" not in policy.origins,
+        )
+        return cls(entry, OriginRule(policy.origins, ambient=ambient), host)
 
 
 class Slot:
@@ -69,8 +84,14 @@ class Candidate:
 class Gate:
     """All checks of one `WebSockets`."""
 
-    def __init__(self, limits: ServerLimits, refuse_with: str = "http") -> None:
+    def __init__(
+        self,
+        limits: ServerLimits,
+        refuse_with: str = "http",
+        trusted_proxies: Iterable[str] = (),
+    ) -> None:
         self._limits = limits
+        self._proxies = TrustedProxies(trusted_proxies)
         self._refuse_with = refuse_with
         self._table: PathTable[_Guarded] = PathTable()
         self._lock = threading.Lock()
@@ -84,9 +105,25 @@ class Gate:
         Raises:
             ConfigError: the path is taken, or an origin in the policy is none.
         """
-        policy = entry.policy
-        rule = OriginRule(policy.origins, ambient=policy.is_ambient)
-        self._table.add(template, _Guarded(entry, rule))
+        self._table.add(
+            template,
+            _Guarded.of(
+                entry,
+                ambient=entry.policy.is_ambient,
+                is_open=isinstance(entry.policy.auth, Anonymous),
+            ),
+        )
+
+    def take_token(self, request: UpgradeRequest) -> UpgradeRequest | None:
+        """Return the request with its token taken out of it; `None` if its path is none of ours.
+
+        For doors that have to clean the host's own request before anything is answered.
+        """
+        found = self._table.find(request.path)
+        if found is None:
+            return None
+        policy: EffectivePolicy = found[0].entry.policy
+        return find_credential(request, getattr(policy.auth, "sources", ()))
 
     def check(self, request: UpgradeRequest, now: float) -> Refusal | Candidate:  # noqa: ARG002
         """Return a refusal, or a candidate that holds a place among the undecided."""
@@ -97,17 +134,32 @@ class Gate:
         guarded, parameters = found
         policy: EffectivePolicy = guarded.entry.policy
         request = replace(request, path_params=parameters)
-        request = find_credential(request, getattr(policy.auth, "sources", ()))
+        if request.credential is None:  # no door has taken it out before
+            request = find_credential(request, getattr(policy.auth, "sources", ()))
+        return self._check(request, guarded)
+
+    def check_view(
+        self, request: UpgradeRequest, entry: Entry, *, needs_origin: bool = True
+    ) -> Refusal | Candidate:
+        """Do the same for a request whose path, and whose user, the host's own view knows.
+
+        How the view knew them is not known here, so the origin is checked as for a cookie; without
+        `needs_origin` a request that has none passes, for it comes from no browser.
+        """
+        return self._check(request, _Guarded.of(entry, ambient=needs_origin, is_open=False))
+
+    def _check(self, request: UpgradeRequest, guarded: _Guarded) -> Refusal | Candidate:
+        request = self._proxies.apply(request)
         problem = find_problem(request)
         if problem is not None:
             return problem  # always HTTP: this may be no WebSocket client at all
-        refusal_ = guarded.origin.check(request)
-        if refusal_ is None:
+        refusal = guarded.host.check(request) or guarded.origin.check(request)
+        if refusal is None:
             slot = self._reserve()
             if isinstance(slot, Slot):
                 return Candidate(request, guarded.entry, slot)
-            refusal_ = slot
-        return self._dress(refusal_, request, policy.refuse_with)
+            refusal = slot
+        return self._dress(refusal, request, guarded.entry.policy.refuse_with)
 
     @staticmethod
     def _dress(refusal: Refusal, request: UpgradeRequest, refuse_with: str) -> Refusal:

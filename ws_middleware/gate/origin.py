@@ -57,7 +57,7 @@ def _same_host(origin: Origin, request: UpgradeRequest) -> bool:
 
 
 class OriginRule:
-    """One policy's rule, made at start.
+    """One policy's rule, made at start. "same-origin" may be an entry of the list, too.
 
     Raises:
         ConfigError: an entry of the list is no origin.
@@ -66,11 +66,10 @@ class OriginRule:
     def __init__(self, origins: str | tuple[str, ...], *, ambient: bool) -> None:
         self._ambient = ambient
         self._any = origins == "*"
-        self._same = origins == "same-origin"
-        self._listed: frozenset[Origin] = frozenset()
-        if not self._any and not self._same:
-            listed = (origins,) if isinstance(origins, str) else origins
-            self._listed = frozenset(self._read(entry) for entry in listed)
+        listed = (origins,) if isinstance(origins, str) else origins
+        self._same = "same-origin" in listed
+        others = () if self._any else (entry for entry in listed if entry != "same-origin")
+        self._listed = frozenset(self._read(entry) for entry in others)
 
     @staticmethod
     def _read(entry: str) -> Origin:
@@ -102,7 +101,7 @@ class OriginRule:
         )
 
     def _allows(self, origin: Origin, request: UpgradeRequest) -> bool:
-        if not self._same:
+        if not self._same or origin in self._listed:
             return origin in self._listed
         if origin.scheme not in _DEFAULT_PORTS or not _same_host(origin, request):
             return False

@@ -87,6 +87,17 @@ class PathTemplate:
         return _PARAMETER.sub("*", self.text)
 
     @property
+    def as_flask(self) -> str:
+        """The path as Flask writes it, whichever way it was written."""
+
+        def rewrite(found: re.Match[str]) -> str:
+            kind = found["flask"] or found["starlette"] or "string"
+            name = found["name"] or found["name2"]
+            return f"<{'string' if kind == 'str' else kind}:{name}>"
+
+        return _PARAMETER.sub(rewrite, self.text)
+
+    @property
     def shape(self) -> str:
         """What it matches, whatever its parameters are called."""
         return re.sub(r"\(\?P<\w+>", "(", self.__dict__["_pattern"].pattern)

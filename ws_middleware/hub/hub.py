@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ws_middleware.errors import MessageTooBig
+from ws_middleware.errors import BrokerRequired, MessageTooBig
 from ws_middleware.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from .registry import Address, Member, Registry
 
 __all__ = ["Branch", "FanOut", "Hub", "Sent"]
+
+_SIBLINGS: Final = (
+    "this server runs several worker processes, and a message sent here reaches only the sockets "
+    "of this one. Run one worker (gunicorn --workers 1 --threads N), or say that you mean it: "
+    'WebSockets(broker="memory://per-process")'
+)
 
 #: Links that one turn of a loop serves; then the others on that loop have theirs.
 TURN: Final = 1000
@@ -75,6 +81,8 @@ class Hub:
     def __init__(self) -> None:
         self._branches: tuple[Branch, ...] = ()
         self._lock = threading.Lock()
+        #: Whether other processes of the same server have sockets that are not reached from here.
+        self.has_siblings = False
         #: What a socket may have waiting, by route: no message can be larger.
         self.outbound_bytes: dict[str, int] = {}
 
@@ -134,6 +142,8 @@ class Hub:
         exclude: frozenset[str],
         over: float = 0.0,
     ) -> Receipt[Sent]:
+        if self.has_siblings:
+            raise BrokerRequired(_SIBLINGS)
         branches = self._branches
         if not branches:
             return Receipt.ready(Sent(0))

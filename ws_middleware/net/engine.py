@@ -7,32 +7,25 @@ code does so in the host's context.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import inspect
 import itertools
 import logging
 import random
 import secrets
-import time
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from ws_middleware.callables import is_async, name_of
+from ws_middleware.callables import name_of
+from ws_middleware.core.handshake import accept_bytes
 from ws_middleware.core.session import Session
-from ws_middleware.errors import Refused
 from ws_middleware.gate.credentials import choose_subprotocol, forget_credential
-from ws_middleware.gate.gate import Gate
-from ws_middleware.gate.verdict import (
-    AuthenticatorError,
-    not_allowed,
-    read_verdict,
-    refusal_of,
-)
-from ws_middleware.receipt import Receipt
+from ws_middleware.gate.gate import Candidate, Gate
 from ws_middleware.route import ROOM_PARAMETER, Route, Shape
 from ws_middleware.types import Granted, Principal, Refusal
 from ws_middleware.websocket import WebSocket
 
+from .asking import Asker
+from .clock import SYSTEM
 from .logs import RefusalLog, log_close, log_open, safe
 from .serving import make_server
 from .threads import ThreadGroup
@@ -42,15 +35,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ws_middleware.core.events import Closed, RefusedBySession
-    from ws_middleware.gate.gate import Candidate, Slot
     from ws_middleware.hub.hub import Hub
     from ws_middleware.settings import Settings
     from ws_middleware.types import UpgradeRequest
 
+    from .clock import Clock
     from .link import SocketLink
+    from .runtime import Runtime
     from .serving import Server
 
-__all__ = ["Engine"]
+__all__ = ["Admission", "Engine"]
 
 _log: Final = logging.getLogger("ws_middleware.engine")
 
@@ -58,30 +52,67 @@ _log: Final = logging.getLogger("ws_middleware.engine")
 _NEARLY_FULL: Final = 0.8
 
 
+@dataclass(frozen=True)
+class Admission:
+    """A yes to a candidate, who holds a place in every cap from now on."""
+
+    candidate: Candidate
+    principal: Principal
+    headers: tuple[tuple[str, str], ...]
+    #: When the request came, monotonic.
+    now: float
+
+    @property
+    def route(self) -> Route:
+        """The route that serves it."""
+        route: Route = self.candidate.entry
+        return route
+
+    @property
+    def request(self) -> UpgradeRequest:
+        """What was asked for, with the token taken out of its query."""
+        return self.candidate.request
+
+    @property
+    def expires(self) -> float | None:
+        """When its credential expires, monotonic."""
+        wall = self.principal.expires_at
+        return None if wall is None else wall + self.now - self.candidate.request.received_at
+
+
 class Engine:
     """What a door is given. `context` makes the host's context for each call of the app's code."""
+
+    #: Spreads the first pings, 0 to 1; it guards nothing.
+    jitter = staticmethod(random.random)
 
     def __init__(
         self,
         settings: Settings,
         hub: Hub,
         context: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self.clock = clock
         self.settings = settings
         self.hub = hub
         self.context = context
         self.limits = settings.server_limits
-        self.gate = Gate(self.limits, settings.get("refuse_with", "http"))
+        self.gate = Gate(self.limits, settings.get("refuse_with", "http"), settings.trusted_proxies)
         self.threads = {
             "events": ThreadGroup("events", settings.threads("sync_threads")),
             "conversations": ThreadGroup("conversations", settings.threads("sync_conversations")),
             "auth": ThreadGroup("auth", settings.threads("auth_threads")),
         }
+        self.asker = Asker(self._in_context, self.threads["auth"])
         self.refusals = RefusalLog()
         self._node = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._servers: dict[WebSocket, tuple[Server, float]] = {}
         self._warned: set[str] = set()
+
+    def _in_context(self) -> AbstractContextManager[object]:
+        return self.context()
 
     def add_route(self, route: Route) -> None:
         """Serve a route whose policy has been put together.
@@ -101,16 +132,27 @@ class Engine:
         return Session(
             self.limits,
             now=now,
-            wall=time.time(),
+            wall=self.clock.wall(),
             ping_payload=secrets.token_bytes(4),
-            jitter=random.random(),  # noqa: S311 - spreads pings, guards nothing
+            jitter=self.jitter(),
             client=client,
+        )
+
+    def resume_session(self, request: UpgradeRequest, early: bytes, now: float) -> Session:
+        """Return the session of a connection whose head a host's server has read."""
+        return Session.from_request(
+            request,
+            early,
+            self.limits,
+            now=now,
+            ping_payload=secrets.token_bytes(4),
+            jitter=self.jitter(),
         )
 
     # --- the verdict -------------------------------------------------------------------------
 
     def decide(self, link: SocketLink, request: UpgradeRequest, now: float) -> None:
-        """Find the verdict over a request and carry it out, now or later."""
+        """Find the verdict over a request on the link's loop and carry it out, now or later."""
         outcome = self.gate.check(request, now)
         if isinstance(outcome, Refusal):
             self._refuse(link, request, outcome)
@@ -125,114 +167,81 @@ class Engine:
         link.on_lost = let_go
 
     async def _decide(self, link: SocketLink, candidate: Candidate, now: float) -> None:
-        verdict = await self._ask(candidate)
+        verdict = await self.asker.ask(candidate)
         if not link.is_deciding:
             candidate.slot.release()
-        elif isinstance(verdict, Refusal):
-            self._refuse_candidate(link, candidate, verdict)
+            return
+        outcome = self.conclude(candidate, verdict, now)
+        if isinstance(outcome, Refusal):
+            self._refuse(link, candidate.request, outcome)
         else:
-            self._admit(link, candidate, verdict, now)
+            self.open(link, outcome)
 
-    async def _ask(self, candidate: Candidate) -> Granted | Refusal:
-        """Ask the authenticator and `authorize`; whatever goes wrong in them is a refusal."""
-        request, policy = candidate.request, candidate.entry.policy
-        asked: object = policy.auth
+    def judge(
+        self, request: UpgradeRequest, now: float, runtime: Callable[[], Runtime]
+    ) -> Refusal | Admission:
+        """Find the verdict over a request in the calling thread, which may block."""
+        outcome = self.gate.check(request, now)
+        if isinstance(outcome, Refusal):
+            return outcome
         try:
-            verdict = read_verdict(await self._call(policy.auth, request))
-            if isinstance(verdict, Granted) and policy.authorize is not None:
-                asked = policy.authorize
-                assert isinstance(verdict.principal, Principal)
-                if await self._call(policy.authorize, verdict.principal, request) is not True:
-                    return not_allowed(verdict.principal.id)
-        except Refused as refused:
-            return refusal_of(refused)
-        except asyncio.CancelledError:
+            verdict = self.asker.ask_blocking(outcome, runtime, self.limits.upgrade_timeout)
+        except BaseException:
+            outcome.slot.release()
             raise
-        except BaseException as error:  # a SystemExit in here must not end the loop
-            fault = isinstance(error, AuthenticatorError)
-            _log.error(
-                "%s of route %s %s",
-                name_of(asked),
-                safe(candidate.entry.name),
-                error if fault else "failed",
-                exc_info=None if fault else error,
-            )
-            why = f"{name_of(asked)} failed; see the error before this line"
-            return Refusal(500, "authenticator_failed", "the server could not decide", why)
-        return verdict
+        return self.conclude(outcome, verdict, now)
 
-    async def _call(self, function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401
-        """Call the app's function where its kind belongs: on this loop, or in a thread."""
-        if is_async(function):
-            with self.context():
-                return await function(*args)
-        if getattr(function, "runs_inline", False):
-            result = function(*args)
-        else:
-            result = await self._in_thread(function, *args)
-        return await result if inspect.isawaitable(result) else result
+    def conclude(
+        self, candidate: Candidate, verdict: Granted | Refusal, now: float
+    ) -> Refusal | Admission:
+        """Turn the app's verdict into an admission with all its places, or into the answer."""
+        refusal = (
+            verdict if isinstance(verdict, Refusal) else self.find_fault(candidate, verdict.headers)
+        )
+        holds_thread = False
+        if refusal is None and candidate.entry.shape is Shape.BLOCKING:
+            holds_thread = self._reserve_thread()
+            refusal = None if holds_thread else self._conversations_full()
+        if refusal is None:
+            assert isinstance(verdict, Granted)
+            assert isinstance(verdict.principal, Principal)
+            admitted = self.gate.admit(candidate, verdict.principal, now)
+            if not isinstance(admitted, Refusal):
+                return Admission(candidate, verdict.principal, verdict.headers, now)
+            refusal = admitted
+        if holds_thread:
+            self.threads["conversations"].release()
+        candidate.slot.release()
+        return self.gate.dress(refusal, candidate)
 
-    async def _in_thread(self, function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401
-        receipt: Receipt[Any] = Receipt()
+    @staticmethod
+    def find_fault(candidate: Candidate, headers: tuple[tuple[str, str], ...]) -> Refusal | None:
+        """Return a refusal if the headers for the 101 cannot be sent."""
+        if not headers:
+            return None
+        try:
+            accept_bytes(candidate.request, subprotocol=None, headers=headers)
+        except ValueError as error:
+            _log.error("the authenticator of route %s: %s", safe(candidate.entry.name), error)
+            return Refusal(500, "authenticator_failed", "the server could not decide", str(error))
+        return None
 
-        def call() -> None:
-            try:
-                with self.context():
-                    receipt.resolve(function(*args))
-            except BaseException as error:  # raised again by whoever waits
-                receipt.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
-
-        if not self.threads["auth"].submit(call):
-            raise Refused(503, "going_away", why="shutting down")
-        return await receipt
-
-    def _admit(self, link: SocketLink, candidate: Candidate, granted: Granted, now: float) -> None:
-        principal = granted.principal
-        assert isinstance(principal, Principal)
-        route: Route = candidate.entry
-        if route.shape is Shape.BLOCKING and not self._reserve_thread():
-            self._refuse_candidate(link, candidate, self._conversations_full())
-            return
-        admitted = self.gate.admit(candidate, principal, now)
-        if isinstance(admitted, Refusal):
-            if route.shape is Shape.BLOCKING:
-                self.threads["conversations"].release()
-            self._refuse_candidate(link, candidate, admitted)
-            return
-        self._open(link, candidate, granted, admitted, now)
-
-    def _open(
-        self, link: SocketLink, candidate: Candidate, granted: Granted, slot: Slot, now: float
-    ) -> None:
-        route: Route = candidate.entry
-        principal = granted.principal
-        assert isinstance(principal, Principal)
+    def open(self, link: SocketLink, admission: Admission) -> None:
+        """Answer 101 and serve."""
+        request, route = admission.candidate.request, admission.route
         websocket = WebSocket(
             id=f"{self._node}-{next(self._numbers):x}",
             link=link,
             route=route,
-            request=forget_credential(candidate.request),
-            user=principal,
-            subprotocol=choose_subprotocol(candidate.request, route.subprotocols),
+            request=forget_credential(request),
+            user=admission.principal,
+            subprotocol=choose_subprotocol(request, route.subprotocols),
             limits=route.policy.limits,
         )
-        expires = principal.expires_at
-        if expires is not None:
-            expires += now - candidate.request.received_at
         server = make_server(websocket, link, link.runtime, self.context, self.threads)
-        try:
-            link.accept(websocket, route.policy, granted.headers, expires)
-        except ValueError as error:
-            _log.error("the authenticator of route %s: %s", safe(route.name), error)
-            if route.shape is Shape.BLOCKING:
-                self.threads["conversations"].release()
-            refusal = Refusal(
-                500, "authenticator_failed", "the server could not decide", str(error)
-            )
-            self._refuse_candidate(link, candidate, refusal)
-            return
-        link.on_lost = slot.release
-        self._servers[websocket] = (server, now)
+        link.accept(websocket, route.policy, admission.headers, admission.expires)
+        link.on_lost = admission.candidate.slot.release
+        self._servers[websocket] = (server, admission.now)
         link.runtime.registry.add(websocket)
         if ROOM_PARAMETER in websocket.path_params:
             websocket.join(str(websocket.path_params[ROOM_PARAMETER]))
@@ -240,14 +249,16 @@ class Engine:
         server.start()
         link.begin()
 
+    def abandon(self, admission: Admission) -> None:
+        """Give back the places of an admission that came to nothing."""
+        if admission.route.shape is Shape.BLOCKING:
+            self.threads["conversations"].release()
+        admission.candidate.slot.release()
+
     # --- refusals ----------------------------------------------------------------------------
 
-    def _refuse_candidate(self, link: SocketLink, candidate: Candidate, refusal: Refusal) -> None:
-        candidate.slot.release()
-        self._refuse(link, candidate.request, self.gate.dress(refusal, candidate))
-
     def _refuse(self, link: SocketLink, request: UpgradeRequest, refusal: Refusal) -> None:
-        self.refusals.add(request, refusal, time.monotonic())
+        self.refusals.add(request, refusal, self.clock.now())
         try:
             link.refuse(refusal)
         except ValueError as error:
@@ -316,7 +327,7 @@ class Engine:
         log_close(
             websocket,
             event,
-            after=time.monotonic() - opened,
+            after=self.clock.now() - opened,
             taken=link.taken,
             sent=link.sent,
         )

@@ -8,7 +8,6 @@ much is pulled in a turn, when reading pauses for want of room, and the clock. W
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Final, cast
 
 from ws_middleware.core.events import Closed, PongReceived, RefusedBySession
@@ -46,7 +45,14 @@ _LAST: Final = 5.0
 class SocketLink(asyncio.BufferedProtocol):
     """One connection, from `connection_made` to `connection_lost`."""
 
-    def __init__(self, engine: Engine, runtime: Runtime, session: Session | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        runtime: Runtime,
+        session: Session | None = None,
+        on_request: Callable[[SocketLink, UpgradeRequest, float], None] | None = None,
+    ) -> None:
+        """`session` and `on_request`: where the head was read, and judged, by somebody else."""
         self.runtime = runtime
         #: What the engine has under way for it, to be dropped when the connection is lost.
         self.on_lost: Callable[[], None] | None = None
@@ -55,6 +61,7 @@ class SocketLink(asyncio.BufferedProtocol):
         self.sent = 0
         self._engine = engine
         self._given = session
+        self._on_request = on_request or engine.decide
         self._session: Session
         self._transport: asyncio.Transport
         self._out: Outflow
@@ -80,7 +87,7 @@ class SocketLink(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
-        now = time.monotonic()
+        now = self.runtime.clock.now()
         self._session = self._given or self._engine.new_session(self._peer(), now)
         self._given = None
         self._out = Outflow(self._transport, self._session)
@@ -97,13 +104,13 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
-        now = time.monotonic()
+        now = self.runtime.clock.now()
         self._session.receive_data(bytes(self.runtime.buffer[:nbytes]), now)
         self._pull(now)
 
     def eof_received(self) -> bool:
         """Take the peer's end; the session says what becomes of our half."""
-        now = time.monotonic()
+        now = self.runtime.clock.now()
         self._eof = True
         self._session.receive_eof(now)
         self._pull(now)
@@ -111,7 +118,7 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a reset is an end
         """Clean up, whatever happened."""
-        now = time.monotonic()
+        now = self.runtime.clock.now()
         self._lost = self._eof = True
         self._session.receive_eof(now)
         while (event := self._session.next_event(now)) is not None:  # bounded: nothing more comes
@@ -126,7 +133,7 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The kernel takes no more for now."""
-        self._out.pause(time.monotonic())
+        self._out.pause(self.runtime.clock.now())
         self._arm()
 
     def resume_writing(self) -> None:
@@ -163,7 +170,7 @@ class SocketLink(asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         self._backlog = False
         if not self._lost:
-            self._pull(time.monotonic())
+            self._pull(self.runtime.clock.now())
 
     def _is_full(self) -> bool:
         # After an end the rest is bounded, and the end itself is behind it.
@@ -180,7 +187,7 @@ class SocketLink(asyncio.BufferedProtocol):
             assert self._websocket is not None
             self._websocket.received(event)
         elif isinstance(event, UpgradeRequest):
-            self._engine.decide(self, event, now)
+            self._on_request(self, event, now)
         elif isinstance(event, RefusedBySession):
             self._engine.refused(self, event, now)
         elif isinstance(event, PongReceived):
@@ -257,7 +264,7 @@ class SocketLink(asyncio.BufferedProtocol):
         """End the connection; in peace where the peer has ended it too."""
         self._out.flush()
         if self._eof:
-            self._abort_at = time.monotonic() + _LAST
+            self._abort_at = self.runtime.clock.now() + _LAST
             self._arm()
             self._transport.close()
         else:
@@ -338,7 +345,7 @@ class SocketLink(asyncio.BufferedProtocol):
         Raises:
             ValueError: a header is not allowed in HTTP; the verdict is still out.
         """
-        now = time.monotonic()
+        now = self.runtime.clock.now()
         self._session.accept(policy, subprotocol=websocket.subprotocol, headers=headers, now=now)
         self._websocket = websocket
         self._out.open(policy.limits)
@@ -348,7 +355,7 @@ class SocketLink(asyncio.BufferedProtocol):
     def begin(self) -> None:
         """Pull what came early, now that there is somebody to take it."""
         if not self._lost:
-            self._pull(time.monotonic())
+            self._pull(self.runtime.clock.now())
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a refusal.
@@ -357,7 +364,7 @@ class SocketLink(asyncio.BufferedProtocol):
             ValueError: a header is not allowed in HTTP; the verdict is still out.
         """
         if self._session.state is State.DECIDING:
-            now = time.monotonic()
+            now = self.runtime.clock.now()
             self._session.refuse(refusal, now)
             self._disarm()
             self._pull(now)
@@ -433,7 +440,7 @@ class SocketLink(asyncio.BufferedProtocol):
         if self._session.state is not State.OPEN:
             receipt.fail(self._ended())
             return
-        payload = self._session.ping(time.monotonic())
+        payload = self._session.ping(self.runtime.clock.now())
         self._pings.setdefault(payload, []).append(receipt)
         self._obey()
 
@@ -443,7 +450,7 @@ class SocketLink(asyncio.BufferedProtocol):
             return
         self._why = self._why or why
         self._out.hand_over()
-        now = time.monotonic()
+        now = self.runtime.clock.now()
         self._session.close(code, reason, now)
         self._disarm()
         self._pull(now)
@@ -460,7 +467,7 @@ class SocketLink(asyncio.BufferedProtocol):
     def resume(self) -> None:
         """The handler is ready for more."""
         if (self._unread_since is not None or self._session.holds_end) and not self._lost:
-            self._pull(time.monotonic())
+            self._pull(self.runtime.clock.now())
 
     def join(self, room: str) -> None:
         """Put the socket into a room."""

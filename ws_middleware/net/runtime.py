@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from ws_middleware.hub.hub import FanOut
 from ws_middleware.hub.registry import Registry
+from ws_middleware.receipt import Receipt
 
+from .clock import SYSTEM
 from .mailbox import Mailbox
 from .timers import Wheel
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Coroutine
     from typing import Any
 
+    from ws_middleware.websocket import WebSocket
+
+    from .clock import Clock
+
 __all__ = ["Runtime"]
+
+T = TypeVar("T")
 
 #: Bytes a read takes at most, and so the grain in which a peer can hold our attention.
 _READ: Final = 64 * 1024
@@ -46,19 +54,23 @@ class RuntimeLink(Protocol):
 class Runtime:
     """One per loop; made on that loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock = SYSTEM) -> None:
         self.loop = loop
+        self.clock = clock
         self.thread_id = threading.get_ident()
-        self.wheel = Wheel(loop)
+        self.wheel = Wheel(loop, clock)
         self.mailbox = Mailbox(loop)
         self.registry = Registry()
         self.fan_out = FanOut(self.later)
         self.links: set[RuntimeLink] = set()
         #: One for all links: a read is copied out of it before the next one begins.
         self.buffer = memoryview(bytearray(_READ))
+        #: Told of each handler that raised, for the test kit; the log has it in any case.
+        self.on_failure: Callable[[WebSocket, BaseException], None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._dirty: list[RuntimeLink] = []
         self._gone = asyncio.Event()
+        self._sinks: set[socket.socket] = set()
 
     def is_current(self) -> bool:
         """Whether the calling thread is this loop's. From any thread."""
@@ -84,6 +96,24 @@ class Runtime:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Receipt[T]:
+        """Run a coroutine as a task; the receipt has its outcome. From any thread."""
+        receipt: Receipt[T] = Receipt()
+
+        async def work() -> None:
+            try:
+                receipt.resolve(await coroutine)
+            except asyncio.CancelledError as error:
+                receipt.fail(error)
+                raise
+            except BaseException as error:  # a SystemExit in here must not end the loop
+                receipt.fail(error)
+
+        if not self.run(lambda: self.spawn(work())):
+            coroutine.close()
+            receipt.fail(RuntimeError("the loop has ended"))
+        return receipt
 
     # --- links -------------------------------------------------------------------------------
 
@@ -113,16 +143,38 @@ class Runtime:
         """How many connections there are. From any thread."""
         return len(self.links)
 
+    def drain(self, sink: socket.socket) -> None:
+        """Read and forget what a host's server still writes, until it closes its end."""
+        self._sinks.add(sink)
+        self.loop.add_reader(sink, self._drain, sink)
+
+    def _drain(self, sink: socket.socket) -> None:
+        try:
+            more = sink.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            more = b""
+        if not more:
+            self._forget(sink)
+
+    def _forget(self, sink: socket.socket) -> None:
+        self._sinks.discard(sink)
+        self.loop.remove_reader(sink)
+        sink.close()
+
     # --- the end -----------------------------------------------------------------------------
 
     async def close(self, code: int, reason: str, *, over: float, timeout: float) -> None:
         """Close all links, spread over `over` seconds; end within `timeout`, whatever they do."""
-        deadline = time.monotonic() + timeout
+        deadline = self.clock.now() + timeout
         await self._shut_all(code, reason, min(over, timeout * 0.8))
-        await self._wait_gone(deadline - time.monotonic())
+        await self._wait_gone(deadline - self.clock.now())
         for link in list(self.links):
             link.abort()
         await self._end_tasks(deadline)
+        for sink in list(self._sinks):
+            self._forget(sink)
         self.wheel.stop()
         self.mailbox.close()
 
@@ -130,14 +182,14 @@ class Runtime:
         """Let handlers come to their end by themselves for a moment, then cancel them."""
         tasks = self._tasks - {asyncio.current_task()}
         if tasks:
-            left = deadline - time.monotonic()
+            left = deadline - self.clock.now()
             await asyncio.wait(tasks, timeout=max(0.0, min(_LAST_WORDS, left - _LAST_WORDS)))
         # Not once: an event that is cancelled is followed by its on_close.
         while tasks := self._tasks - {asyncio.current_task()}:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=0.1)
-            if time.monotonic() >= deadline:
+            if self.clock.now() >= deadline:
                 return
 
     async def _shut_all(self, code: int, reason: str, over: float) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ws_middleware.blocking import BlockingWebSocket
@@ -71,13 +70,13 @@ class Server:
     def ended(self) -> None:
         """The socket has ended: give the handler a while."""
         if self._deadline is None:
-            self._deadline = time.monotonic() + _GRACE
+            self._deadline = self._runtime.clock.now() + _GRACE
             self._bound_task()
 
     def _bound_task(self) -> None:
         """Cancel what is running when the grace is over; what begins later has what is left."""
         if self._deadline is not None and self._task is not None and not self._task.done():
-            left = max(0.0, self._deadline - time.monotonic())
+            left = max(0.0, self._deadline - self._runtime.clock.now())
             self._runtime.later(left, self._task.cancel)
 
     def _call(self, handler: Handler, *args: object) -> Any:  # noqa: ANN401 - the app's own value
@@ -100,6 +99,8 @@ class Server:
                 safe(websocket.user_id) or "-",
                 exc_info=error,
             )
+            if self._runtime.on_failure is not None:
+                self._runtime.on_failure(websocket, error)
         self._runtime.run(lambda: self._link.close(code, reason, why))
 
 
@@ -174,7 +175,7 @@ class EventServer(Server):
         if self._busy or self._over:
             return
         inbox = self.websocket.inbox
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        if self._deadline is not None and self._runtime.clock.now() >= self._deadline:
             inbox.clear()
         if inbox:
             batch = [(inbox.take(),) for _ in range(min(len(inbox), _BATCH))]

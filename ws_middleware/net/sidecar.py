@@ -15,18 +15,26 @@ import logging
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ws_middleware.receipt import Receipt
+from ws_middleware.types import Refusal
 
+from .engine import Admission
+from .link import SocketLink
 from .listener import Listener
 from .runtime import Runtime
+from .takeover import find_socket, take
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ws_middleware.types import UpgradeRequest
 
     from .engine import Engine
+    from .takeover import Taken
 
 __all__ = ["Sidecar"]
 
@@ -34,6 +42,10 @@ _log: Final = logging.getLogger("ws_middleware.sidecar")
 
 #: Seconds that the interpreter's exit may take for goodbyes.
 _AT_EXIT: Final = 3.0
+#: Seconds over which a worker's closes are spread at the most: a third of gunicorn's grace.
+_DRAIN: Final = 10.0
+#: Seconds from one close to the next, where they are few.
+_PAUSE: Final = 0.02
 
 #: Seconds beyond the timeout of a close after which the loop is not waited for any more.
 _OVERTIME: Final = 0.3
@@ -66,6 +78,7 @@ class Sidecar:
         self._watchdog: Watchdog | None = None
         self._listeners: list[Listener] = []
         self._closed: Receipt[None] | None = None
+        self._adopted = False
         _sidecars.add(self)
 
     def ensure(self) -> Runtime:
@@ -85,7 +98,7 @@ class Sidecar:
     def _work(self, started: Receipt[Runtime]) -> None:
         loop = _new_loop()
         asyncio.set_event_loop(loop)
-        runtime = Runtime(loop)
+        runtime = Runtime(loop, self._engine.clock)
         self._engine.hub.attach(runtime)
         loop.call_soon(started.resolve, runtime)
         try:
@@ -116,26 +129,58 @@ class Sidecar:
         """
         runtime = self.ensure()
         opening = Listener.open(self._engine, runtime, host, port, reuse_port=reuse_port)
-        listener: Listener = self._submit(runtime, opening).result(10)
+        listener: Listener = runtime.submit(opening).result(10)
         self._listeners.append(listener)
         return listener.address
 
-    @staticmethod
-    def _submit(runtime: Runtime, coroutine: Coroutine[Any, Any, Any]) -> Receipt[Any]:
-        receipt: Receipt[Any] = Receipt()
+    def take(self, environ: Mapping[str, Any]) -> Taken:
+        """Take the connection behind a WSGI request out of its server.
 
-        async def work() -> None:
-            try:
-                receipt.resolve(await coroutine)
-            except BaseException as error:
-                receipt.fail(error)
-                if not isinstance(error, Exception):
-                    raise
+        Raises:
+            CannotTake: the server or its kind of socket is none that we know how to take.
+            OSError: no descriptor is left.
+        """
+        return take(find_socket(environ))
 
-        if not runtime.run(lambda: runtime.spawn(work())):
-            coroutine.close()
-            receipt.fail(RuntimeError("the sidecar's loop has ended"))
-        return receipt
+    def adopt(self, taken: Taken, request: UpgradeRequest, outcome: Refusal | Admission) -> None:
+        """Serve a connection that was taken from a host's server, or refuse it with a close frame.
+
+        From any thread. Whatever goes wrong, the connection is closed.
+        """
+        runtime = self.ensure()
+        self._adopted = True
+        if not runtime.run(lambda: runtime.spawn(self._adopt(runtime, taken, request, outcome))):
+            taken.close()
+            if isinstance(outcome, Admission):
+                self._engine.abandon(outcome)
+
+    async def _adopt(
+        self, runtime: Runtime, taken: Taken, request: UpgradeRequest, outcome: Refusal | Admission
+    ) -> None:
+        runtime.drain(taken.sink)
+        link = self._make_link(runtime, request, taken.early, outcome)
+        try:
+            await runtime.loop.connect_accepted_socket(lambda: link, taken.connection)
+        except BaseException:
+            taken.connection.close()
+            if isinstance(outcome, Admission):
+                self._engine.abandon(outcome)
+            raise
+
+    def _make_link(
+        self, runtime: Runtime, request: UpgradeRequest, early: bytes, outcome: Refusal | Admission
+    ) -> SocketLink:
+        """Return the link of a connection whose request has been judged."""
+        engine = self._engine
+
+        def conclude(link: SocketLink, request: UpgradeRequest, now: float) -> None:  # noqa: ARG001
+            if isinstance(outcome, Refusal):
+                link.refuse(outcome)
+            else:
+                engine.open(link, outcome)
+
+        session = engine.resume_session(request, early, engine.clock.now())
+        return SocketLink(engine, runtime, session, conclude)
 
     def close(self, code: int, reason: str, *, over: float, timeout: float) -> Receipt[None]:
         """Close everything and end the thread, within `timeout` seconds; the receipt says when."""
@@ -181,10 +226,14 @@ class Sidecar:
     def _at_exit(self) -> None:
         if self._pid != os.getpid() or self._runtime is None:
             return
+        # Sockets of a host's server will find another worker in its place: "restart". Their closes
+        # are spread, so that they don't come back all at once.
+        over = min(_DRAIN, self._runtime.size * _PAUSE) if self._adopted else 0.0
+        code, reason = (1012, "restart") if self._adopted else (1001, "going_away")
         # The loop may be blocked for good by a handler: then exit does not wait for it.
         with contextlib.suppress(TimeoutError, KeyboardInterrupt):
-            closed = self.close(1001, "going_away", over=0.0, timeout=_AT_EXIT - 0.5)
-            closed.result(_AT_EXIT)
+            closed = self.close(code, reason, over=over, timeout=over + _AT_EXIT - 0.5)
+            closed.result(over + _AT_EXIT)
 
     def _after_fork(self) -> None:
         """Let go, in a child, of what is the parent's; this object serves nothing there."""

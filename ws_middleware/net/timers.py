@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import heapq
 import math
-import time
 from typing import TYPE_CHECKING, Final, Protocol
+
+from .clock import SYSTEM
 
 if TYPE_CHECKING:
     import asyncio
+
+    from .clock import Clock
 
 __all__ = ["TICK", "Timed", "Wheel"]
 
 #: Seconds.
 TICK: Final = 0.25
-
-#: Loops round timers to milliseconds; one that fires too early would only be set again.
-_ROUNDING: Final = 0.001
 
 
 class Timed(Protocol):
@@ -35,10 +35,11 @@ class Timed(Protocol):
 
 
 class Wheel:
-    """The deadlines of one loop, in `time.monotonic()`."""
+    """The deadlines of one loop, in the clock's `now`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock = SYSTEM) -> None:
         self._loop = loop
+        self._clock = clock
         self._buckets: dict[int, dict[Timed, None]] = {}
         self._ticks: list[int] = []
         self._handle: asyncio.TimerHandle | None = None
@@ -72,13 +73,13 @@ class Wheel:
         if self._handle is not None:
             self._handle.cancel()
         self._next = tick
-        delay = max(0.0, tick * TICK - time.monotonic()) + _ROUNDING
+        delay = max(0.0, tick * TICK - self._clock.now()) + self._clock.rounding
         self._handle = self._loop.call_later(delay, self._turn)
 
     def _turn(self) -> None:
         self._handle = None
         self._next = math.inf
-        now = time.monotonic()
+        now = self._clock.now()
         self._served = math.floor(now / TICK)
         while self._ticks and self._ticks[0] * TICK <= now:
             tick = heapq.heappop(self._ticks)

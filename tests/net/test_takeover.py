@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import resource
+import socket
+import ssl
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from ws_middleware.net.takeover import CannotTake, Found, find_socket, take
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OWN_PORT = (
+    "serve WebSockets on a port of their own, sockets.listen(port=8001), and send their paths "
+    "there at the proxy (docs/wsgi-servers.md)"
+)
+
+
+class Pair(NamedTuple):
+    server: socket.socket
+    client: socket.socket
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    server, client = socket.socketpair()
+    client.settimeout(5)
+    server.settimeout(5)
+    yield Pair(server, client)
+    server.close()
+    client.close()
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/dev/fd"))  # noqa: PTH208 - names are enough
+
+
+def text_of(environ: dict[str, Any]) -> str:
+    with pytest.raises(CannotTake) as caught:
+        find_socket(environ)
+    return str(caught.value)
+
+
+# --- what is found -------------------------------------------------------------------------------
+
+
+def test_an_unknown_server_is_named() -> None:
+    environ = {"SERVER_SOFTWARE": "Odd/1.0", "wsgi.input": io.BytesIO()}
+    assert text_of(environ) == f"Odd/1.0: its socket is not in the environ; {OWN_PORT}"
+
+
+def test_a_server_without_a_name() -> None:
+    assert text_of({}) == f"this server: its socket is not in the environ; {OWN_PORT}"
+
+
+def test_werkzeug_with_processes(pair: Pair) -> None:
+    environ = {
+        "SERVER_SOFTWARE": "Werkzeug/3",
+        "werkzeug.socket": pair.server,
+        "wsgi.multiprocess": True,
+    }
+    assert text_of(environ) == (
+        "Werkzeug/3: with processes=N the process that has the connection ends with the request; "
+        "run it threaded (the default)"
+    )
+
+
+def test_werkzeug_threaded(pair: Pair) -> None:
+    stream = pair.server.makefile("rb")
+    found = find_socket({"werkzeug.socket": pair.server, "wsgi.input": stream})
+    assert (found.server, found.socket) == ("Werkzeug", pair.server)
+    stream.close()
+
+
+def test_gunicorn(pair: Pair) -> None:
+    unreader = SimpleNamespace(read=lambda: b"early")
+    stream = SimpleNamespace(reader=SimpleNamespace(unreader=unreader))
+    found = find_socket({"gunicorn.socket": pair.server, "wsgi.input": stream})
+    assert (found.server, found.socket, found.early()) == ("gunicorn", pair.server, b"early")
+
+
+def test_a_version_that_keeps_it_elsewhere(pair: Pair) -> None:
+    text = text_of({"gunicorn.socket": pair.server, "wsgi.input": io.BytesIO()})
+    assert text == (
+        "gunicorn: this version keeps its socket elsewhere "
+        f"('_io.BytesIO' object has no attribute 'reader'); {OWN_PORT}"
+    )
+
+
+def test_waitress(pair: Pair) -> None:
+    class Channel:
+        socket = pair.server
+        request: Any = SimpleNamespace(header_plus=bytearray(b"early"))
+
+        def check(self) -> None: ...
+
+    channel = Channel()
+    found = find_socket({"waitress.client_disconnected": channel.check})
+    assert (found.server, found.socket) == ("waitress", pair.server)
+    assert (found.early(), channel.request, found.early()) == (b"early", None, b"")
+
+
+def test_wsgiref_by_its_reader(pair: Pair) -> None:
+    with pair.server.makefile("rb") as stream:
+        found = find_socket({"wsgi.input": stream, "SERVER_SOFTWARE": "WSGIServer/0.2"})
+        assert (found.server, found.socket) == ("WSGIServer/0.2", pair.server)
+
+
+def test_a_tls_socket_is_refused(pair: Pair) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with context.wrap_socket(
+        pair.server, server_side=True, do_handshake_on_connect=False
+    ) as wrapped:
+        environ = {"werkzeug.socket": wrapped, "wsgi.input": io.BytesIO()}
+        assert text_of(environ) == "Werkzeug: it ends TLS itself; end TLS at a proxy before it"
+
+
+def test_an_unknown_kind_of_socket_is_refused() -> None:
+    class Wrapped:
+        def fileno(self) -> int:
+            return 0
+
+    text = text_of({"werkzeug.socket": Wrapped(), "wsgi.input": io.BytesIO()})
+    assert text.startswith("Werkzeug: its socket is a ")
+    assert text.endswith(f".Wrapped, not a plain one; {OWN_PORT}")
+
+
+def test_a_subclass_of_socket_is_plain() -> None:
+    class Mine(socket.socket):
+        pass
+
+    with Mine() as mine:
+        found = find_socket({"werkzeug.socket": mine, "wsgi.input": io.BytesIO()})
+        assert found.socket is mine
+
+
+# --- the swap ------------------------------------------------------------------------------------
+
+
+def found_in(pair: Pair, early: bytes = b"") -> Found:
+    return Found("test", pair.server, lambda: early)
+
+
+def test_the_servers_side_ends_and_ours_goes_on(pair: Pair) -> None:
+    taken = take(found_in(pair))
+    assert pair.server.recv(10) == b""
+    pair.server.sendall(b"HTTP/1.1 101 \r\n\r\n")
+    assert taken.sink.recv(100) == b"HTTP/1.1 101 \r\n\r\n"
+    pair.client.sendall(b"from the client")
+    assert taken.connection.recv(100) == b"from the client"
+    taken.connection.sendall(b"from us")
+    assert pair.client.recv(100) == b"from us"
+    taken.close()
+
+
+def test_the_server_can_shut_down_and_close_without_harm(pair: Pair) -> None:
+    taken = take(found_in(pair))
+    pair.server.shutdown(socket.SHUT_WR)
+    pair.server.close()
+    assert taken.sink.recv(10) == b""
+    taken.connection.sendall(b"still here")
+    assert pair.client.recv(100) == b"still here"
+    taken.close()
+    assert pair.client.recv(10) == b""
+
+
+def test_early_bytes_of_a_real_reader(pair: Pair) -> None:
+    pair.client.sendall(b"GET / HTTP/1.1\r\n\r\nearly frames")
+    reader = pair.server.makefile("rb")
+    assert [reader.readline(), reader.readline()] == [b"GET / HTTP/1.1\r\n", b"\r\n"]
+    taken = take(find_socket({"werkzeug.socket": pair.server, "wsgi.input": reader}))
+    assert taken.early == b"early frames"
+    pair.client.sendall(b"late")
+    assert taken.connection.recv(100) == b"late"
+    taken.close()
+    reader.close()
+
+
+@pytest.mark.parametrize("early", [None, b"", bytearray(b"x")])
+def test_early_is_bytes(pair: Pair, early: Any) -> None:
+    taken = take(found_in(pair, early))
+    assert type(taken.early) is bytes
+    assert taken.early == bytes(early or b"")
+    taken.close()
+
+
+def test_descriptors(pair: Pair) -> None:
+    number = pair.server.fileno()
+    taken = take(found_in(pair))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit > 1100:
+        assert taken.connection.fileno() >= 1024
+    assert pair.server.fileno() == number
+    for fd in (number, taken.connection.fileno(), taken.sink.fileno()):
+        assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    assert taken.connection.getblocking() is False
+    assert taken.sink.getblocking() is False
+    taken.close()
+
+
+def test_a_number_is_enough(pair: Pair) -> None:
+    taken = take(Found("uWSGI", pair.server.fileno(), bytes))
+    pair.client.sendall(b"x")
+    assert taken.connection.recv(10) == b"x"
+    taken.close()
+
+
+def test_no_descriptor_is_left_behind() -> None:
+    before = descriptors()
+    for _ in range(20):
+        server, client = socket.socketpair()
+        taken = take(Found("test", server, bytes))
+        server.close()
+        taken.close()
+        client.close()
+    assert descriptors() == before
+
+
+def test_without_a_free_descriptor_nothing_has_changed(pair: Pair) -> None:
+    before = descriptors()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = [os.dup(pair.client.fileno()) for _ in range(8)]  # fill gaps below
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(spare) + 1, hard))
+    try:
+        os.close(spare.pop())
+        os.close(spare.pop())  # two: enough for the pair, not for ours
+        with pytest.raises(OSError, match="Too many open files"):
+            take(found_in(pair))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in spare:
+            os.close(fd)
+    assert descriptors() == before
+    pair.client.sendall(b"ping")
+    assert pair.server.recv(10) == b"ping"
+    pair.server.sendall(b"pong")
+    assert pair.client.recv(10) == b"pong"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_closed_socket_cannot_be_taken() -> None:
+    server, client = socket.socketpair()
+    server.close()
+    with client:
+        before = descriptors()
+        with pytest.raises(OSError, match="the client has gone"):
+            take(Found("test", server, bytes))
+        assert descriptors() == before
+
+
+def test_a_reader_that_fails_ends_the_connection(pair: Pair) -> None:
+    def fail() -> bytes:
+        msg = "cannot read"
+        raise ValueError(msg)
+
+    before = descriptors()
+    with pytest.raises(ValueError, match="cannot read"):
+        take(Found("test", pair.server, fail))
+    assert descriptors() == before
+    assert pair.client.recv(10) == b""
+
+
+def test_a_descriptor_that_is_no_socket_leaves_nothing_behind() -> None:
+    read, write = os.pipe()
+    before = descriptors()
+    try:
+        with pytest.raises(OSError, match="ocket"):
+            take(Found("uWSGI", read, bytes))
+        left = descriptors() - before
+        for fd in left:
+            os.close(int(fd))
+        assert left == set()
+    finally:
+        os.close(read)
+        os.close(write)

@@ -1,0 +1,83 @@
+"""A Flask app with sockets on its own port, for every WSGI server there is to run it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, abort, current_app, request, session
+
+from ws_middleware import FlaskAuth, JWTAuth, Limits, WebSockets
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from ws_middleware import UpgradeRequest, WebSocket
+
+KEY = "k" * 32
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+
+app = Flask(__name__)
+app.secret_key = "s" * 32
+
+
+def user() -> str | None:
+    return session.get("user")
+
+
+def may_enter(_user: object, upgrade: UpgradeRequest) -> bool:
+    return bool(current_app) and upgrade.path_params["room"] != 13
+
+
+sockets = WebSockets(auth=FlaskAuth(user), limits=Limits(connections_per_user=None))
+chat = sockets.route("/ws/chat/<int:room>", authorize=may_enter)
+
+
+@chat.on_message
+def said(ws: WebSocket, message: str | bytes, room: int) -> None:
+    assert current_app.name
+    chat.room(room).send(message)
+
+
+@sockets.route("/ws/token", auth=JWTAuth(KEY, algorithms=["HS256"]))
+async def echo(ws: WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+async def greet(ws: WebSocket) -> None:
+    await ws.send(f"hello {ws.user.id}")
+    await ws.wait_closed()
+
+
+@app.before_request
+def before() -> None:
+    if "X-Teapot" in request.headers:
+        abort(418)
+
+
+@app.get("/login/<name>")
+def login(name: str) -> str:
+    session["user"] = name
+    return name
+
+
+@app.get("/")
+def index() -> str:
+    return "http"
+
+
+@app.post("/say/<int:room>")
+def say(room: int) -> tuple[str, int]:
+    chat.room(room).send("from a view")
+    return "", 204
+
+
+@app.route("/ws/view", websocket=True)
+def view() -> Any:
+    return sockets.upgrade(greet, user=user())
+
+
+sockets.init_app(app)
+application: WSGIApplication = app

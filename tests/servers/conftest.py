@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+from websockets.sync.client import connect
+
+from tests.support import RawPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from websockets.sync.client import ClientConnection
+
+ROOT = Path(__file__).parents[2]
+
+GUNICORN = ["gunicorn", "--access-logfile", "-", "--graceful-timeout", "5", "tests.servers.app:app"]
+
+#: How each server is started; `{port}` is filled in.
+COMMANDS = {
+    "werkzeug": ["tests.servers.serve", "werkzeug", "{port}"],
+    "werkzeug-single": ["tests.servers.serve", "werkzeug-single", "{port}"],
+    "gunicorn-sync": [*GUNICORN, "--bind", "127.0.0.1:{port}"],
+    "gunicorn-gthread": [*GUNICORN, "--threads", "4", "--bind", "127.0.0.1:{port}"],
+    "gunicorn-preload": [*GUNICORN, "--preload", "--threads", "2", "--bind", "127.0.0.1:{port}"],
+    "waitress": ["tests.servers.serve", "waitress", "{port}"],
+    "cheroot": ["tests.servers.serve", "cheroot", "{port}"],
+    "wsgiref": ["tests.servers.serve", "wsgiref", "{port}"],
+}
+
+#: Servers that write a line for each request.
+WITH_ACCESS_LOG = frozenset(COMMANDS) - {"waitress", "cheroot"}
+
+
+class Running(NamedTuple):
+    """A server that runs the app."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def get(self, path: str) -> str:
+        with urlopen(self.origin + path, timeout=10) as answer:
+            body: bytes = answer.read()
+        return body.decode()
+
+    def post(self, path: str) -> int:
+        with urlopen(Request(self.origin + path, method="POST"), timeout=10) as answer:
+            status: int = answer.status
+        return status
+
+    def cookie(self, name: str = "ann") -> dict[str, str]:
+        with urlopen(f"{self.origin}/login/{name}", timeout=10) as answer:
+            cookie: str = answer.headers["Set-Cookie"]
+        return {"Cookie": cookie.partition(";")[0]}
+
+    def connect(
+        self, path: str, headers: dict[str, str], origin: str | None = ""
+    ) -> ClientConnection:
+        return connect(
+            f"ws://127.0.0.1:{self.port}{path}",
+            origin=self.origin if origin == "" else origin,  # type: ignore[arg-type]
+            additional_headers=headers,
+            compression=None,
+        )
+
+    def peer(self) -> RawPeer:
+        return RawPeer(("127.0.0.1", self.port))
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The processes that serve."""
+        parent = psutil.Process(self.process.pid)
+        return parent.children() or [parent]
+
+    def usage(self) -> tuple[int, int]:
+        """Return threads and descriptors of all that serve."""
+        return (
+            sum(each.num_threads() for each in self.workers),
+            sum(each.num_fds() for each in self.workers),
+        )
+
+    def until(self, done: Callable[[], object], timeout: float = 10.0) -> None:
+        end = time.monotonic() + timeout
+        while not done():
+            assert time.monotonic() < end, self.log[-2000:]
+            time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def run(name: str, folder: Path, *extra: str, **environ: str) -> Iterator[Running]:
+    port = free_port()
+    command = [part.format(port=port) for part in COMMANDS[name]]
+    log_path = folder / f"{name}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", *command, *extra],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environ},
+        )
+    running = Running(name, port, process, log_path)
+    try:
+        running.until(lambda: is_up(port), 20)
+        yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def is_up(port: int) -> bool:
+    with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+@pytest.fixture(scope="module", params=list(COMMANDS))
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    with run(request.param, tmp_path_factory.mktemp("server")) as running:
+        yield running
+        log = running.log
+        assert "Traceback" not in log, log[-3000:]
+        assert "ERROR" not in log, log[-3000:]

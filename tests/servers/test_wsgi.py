@@ -1,0 +1,194 @@
+"""One suite, every WSGI server: sockets on the app's own port, and no thread for an idle one."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import jwt
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.servers.app import KEY
+from tests.support import TEXT, frame, head
+
+from .conftest import WITH_ACCESS_LOG, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Running
+
+
+def refused(
+    server: Running, path: str, headers: dict[str, str], origin: str | None = ""
+) -> tuple[int, str]:
+    """Return status and code, or the app's own body. Some development servers answer HTTP/1.0."""
+    origin = server.origin if origin == "" else origin
+    with server.peer() as peer:
+        peer.send(head(path, host=f"127.0.0.1:{server.port}", Origin=origin, **headers))
+        answer = peer.read_head().decode("latin-1")
+        length = re.search(r"(?i)^content-length: *([0-9]+)", answer, re.MULTILINE)
+        assert length is not None
+        body = peer.read_bytes(int(length[1])).decode()
+    status = int(answer.split()[1])
+    return status, json.loads(body)["code"] if "application/problem+json" in answer else body
+
+
+def test_text_a_large_message_and_http_beside_it(server: Running) -> None:
+    headers = server.cookie()
+    with server.connect("/ws/chat/1", headers) as one, server.connect("/ws/chat/1", headers) as two:
+        one.send("hello")
+        assert (one.recv(10), two.recv(10)) == ("hello", "hello")
+        large = bytes(range(256)) * 1200
+        two.send(large)
+        assert one.recv(10) == large
+        assert two.recv(10) == large
+        assert server.get("/") == "http"
+        assert server.post("/say/1") == 204
+        assert (one.recv(10), two.recv(10)) == ("from a view", "from a view")
+        assert server.post("/say/2") == 204
+        time.sleep(2)  # longer than a server lingers over its own end
+        one.send("still here")
+        assert (one.recv(10), two.recv(10)) == ("still here", "still here")
+
+
+def test_a_frame_in_the_packet_of_the_request_is_answered(server: Running) -> None:
+    token = jwt.encode({"sub": "ann", "exp": int(time.time()) + 60}, KEY)
+    request = head("/ws/token", host=f"127.0.0.1:{server.port}", Authorization=f"Bearer {token}")
+    with server.peer() as peer:
+        peer.send(request + frame(TEXT, b"early"))
+        assert peer.read_head().startswith(b"HTTP/1.1 101")
+        assert peer.read_frame().payload == b"early"
+
+
+@pytest.mark.parametrize(
+    ("path", "login", "origin", "status", "code"),
+    [
+        pytest.param("/ws/chat/1", False, "", 401, "Unauthorized", id="nobody"),
+        pytest.param(
+            "/ws/chat/1", True, "https://evil.example", 403, "origin_not_allowed", id="evil"
+        ),
+        pytest.param("/ws/chat/1", True, None, 403, "origin_missing", id="no-origin"),
+        pytest.param("/ws/chat/13", True, "", 403, "not_allowed", id="not-allowed"),
+        pytest.param(
+            "/ws/view", True, "https://evil.example", 403, "origin_not_allowed", id="view-evil"
+        ),
+        pytest.param("/ws/view", True, None, 403, "origin_missing", id="view-no-origin"),
+        pytest.param("/ws/view", False, "", 401, "credential_refused", id="view-nobody"),
+        pytest.param("/ws/token", False, "", 401, "credential_missing", id="no-token"),
+        pytest.param("/nowhere", True, "", 404, "Not Found", id="the-apps-404"),
+    ],
+)
+def test_refusals_are_plain_http(
+    server: Running,
+    path: str,
+    login: bool,  # noqa: FBT001
+    origin: str | None,
+    status: int,
+    code: str,
+) -> None:
+    answer = refused(server, path, server.cookie() if login else {}, origin)
+    assert answer[0] == status
+    assert code in answer[1]
+
+
+def test_the_apps_own_hook_decides(server: Running) -> None:
+    status, body = refused(server, "/ws/chat/1", {**server.cookie(), "X_Teapot": "1"})
+    assert status == 418
+    assert "teapot" in body
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        pytest.param({"Sec_WebSocket_Version": "8"}, 426, id="version"),
+        pytest.param({"Sec_WebSocket_Key": "short"}, 400, id="key"),
+        pytest.param({"Upgrade": None}, 426, id="upgrade-dropped-by-a-proxy"),
+    ],
+)
+def test_a_bad_upgrade_is_told(
+    server: Running, changes: dict[str, str | None], status: int
+) -> None:
+    with server.peer() as peer:
+        peer.send(head("/ws/token", host=f"127.0.0.1:{server.port}", **changes))
+        assert peer.status() == status
+
+
+def test_a_view_may_own_its_socket(server: Running) -> None:
+    with server.connect("/ws/view", server.cookie("bob")) as client:
+        assert client.recv(10) == "hello bob"
+
+
+def test_idle_sockets_hold_no_thread_and_leave_no_descriptor(server: Running) -> None:
+    headers = server.cookie()
+    with server.connect("/ws/view", headers) as client:  # whatever starts, has started
+        client.recv(10)
+    time.sleep(0.5)
+    threads, fds = server.usage()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect("/ws/view", headers)) for _ in range(40)]
+        for client in clients:
+            assert client.recv(10) == "hello ann"
+        server.until(lambda: server.usage()[1] <= fds + 41)
+        assert server.usage()[0] <= threads + 1
+    server.until(lambda: server.usage()[1] <= fds + 1)
+
+
+def test_a_token_in_the_query_is_in_no_line_of_ours_nor_of_gunicorns(server: Running) -> None:
+    secret = "a-secret-that-is-no-token"
+    assert refused(server, f"/ws/token?token={secret}", {})[0] == 401
+    ours = [line for line in server.log.splitlines() if "ws_middleware" in line]
+    assert not [line for line in ours if secret in line]
+    if server.name.startswith("gunicorn"):
+        server.until(lambda: "GET /ws/token?token=- HTTP/1.1" in server.log)
+        assert secret not in server.log
+
+
+def test_an_upgrade_is_one_line_of_the_access_log(server: Running) -> None:
+    if server.name not in WITH_ACCESS_LOG:
+        pytest.skip(f"{server.name} writes no access log")
+    before = len(re.findall(r"GET /ws/chat/77 ", server.log))
+    with server.connect("/ws/chat/77", server.cookie()) as client:
+        client.send("x")
+        assert client.recv(10) == "x"
+    server.until(lambda: re.search(r"GET /ws/chat/77 HTTP/1\.1.* 101 ", server.log))
+    assert len(re.findall(r"GET /ws/chat/77 ", server.log)) == before + 1
+
+
+# --- what only some servers have ------------------------------------------------------------------
+
+
+def test_a_worker_that_ends_says_restart(tmp_path: Path) -> None:
+    with run("gunicorn-gthread", tmp_path) as server, ExitStack() as stack:
+        headers = server.cookie()
+        clients = [stack.enter_context(server.connect("/ws/view", headers)) for _ in range(20)]
+        for client in clients:
+            client.recv(10)
+        server.process.send_signal(signal.SIGHUP)
+        for client in clients:
+            with pytest.raises(ConnectionClosed):
+                client.recv(10)
+            assert (client.close_code, client.close_reason) == (1012, "restart")
+        server.until(lambda: server.get("/") == "http")
+        with server.connect("/ws/view", headers) as client:
+            assert client.recv(10) == "hello ann"
+        assert "Traceback" not in server.log
+
+
+def test_an_audience_over_several_workers_is_refused_aloud(tmp_path: Path) -> None:
+    with run("gunicorn-gthread", tmp_path, "--workers", "2") as server:
+        with pytest.raises(OSError, match="500"):
+            server.post("/say/1")
+        assert "BrokerRequired" in server.log
+        assert "memory://per-process" in server.log
+        with server.connect("/ws/view", server.cookie()) as client:  # sockets are served
+            assert client.recv(10) == "hello ann"
+    with run(
+        "gunicorn-gthread", tmp_path, "--workers", "2", WSM_BROKER="memory://per-process"
+    ) as server:
+        assert server.post("/say/1") == 204
