@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+application = get_wsgi_application()
+
+from .live import sockets  # noqa: E402 - it may import models, which the line above makes ready
+
+application = sockets.wsgi(application)
