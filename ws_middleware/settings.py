@@ -209,8 +209,7 @@ def check_values(given: Mapping[str, Any], where: str) -> None:
     for name in ("auth", "authorize"):
         value = given.get(name)
         if value is not None and not callable(value):
-            hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
-            msg = f"{where}: {name} takes a callable, got {value!r}{hint}"
+            msg = f"{where}: {name} takes a callable, got {value!r}"
             raise ConfigError(msg)
     if isinstance(given.get("auth"), type):
         name = given["auth"].__name__

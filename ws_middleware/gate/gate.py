@@ -130,7 +130,8 @@ class Gate:
         found = self._table.find(request.path)
         if found is None:
             refusal = Refusal(404, "route_unknown", "there is no WebSocket endpoint at this path")
-            return self._dress(refusal, request, self._refuse_with)
+            as_close = self._refuse_with == "close" and find_problem(request) is None
+            return replace(refusal, as_close=as_close)
         guarded, parameters = found
         policy: EffectivePolicy = guarded.entry.policy
         request = replace(request, path_params=parameters)
@@ -159,18 +160,11 @@ class Gate:
             if isinstance(slot, Slot):
                 return Candidate(request, guarded.entry, slot)
             refusal = slot
-        return self._dress(refusal, request, guarded.entry.policy.refuse_with)
-
-    @staticmethod
-    def _dress(refusal: Refusal, request: UpgradeRequest, refuse_with: str) -> Refusal:
-        """Put a refusal into the form that the policy asks for, where the client can take it."""
-        if refuse_with == "close" and find_problem(request) is None:
-            return replace(refusal, as_close=True)
-        return refusal
+        return _dress(refusal, guarded.entry)
 
     def dress(self, refusal: Refusal, candidate: Candidate) -> Refusal:
         """Return a refusal that came after `check` in the form that the policy asks for."""
-        return replace(refusal, as_close=candidate.entry.policy.refuse_with == "close")
+        return _dress(refusal, candidate.entry)
 
     # --- caps --------------------------------------------------------------------------------
 
@@ -232,6 +226,11 @@ class Gate:
         """How many are undecided and open, and how many users have a socket."""
         with self._lock:
             return self._undecided, self._open, len(self._per_user)
+
+
+def _dress(refusal: Refusal, entry: Entry) -> Refusal:
+    """Put a refusal of a valid upgrade request into the form that the policy asks for."""
+    return replace(refusal, as_close=entry.policy.refuse_with == "close")
 
 
 def _full(setting: str, value: int) -> Refusal:

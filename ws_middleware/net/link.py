@@ -238,9 +238,7 @@ class SocketLink(asyncio.BufferedProtocol):
                 self._end_our_half()
             elif wants is Wants.ABORT:
                 self._let_go()
-        if not self._flush_asked:
-            self._flush_asked = True
-            self.runtime.flush_soon(self)
+        self._flush_soon()
 
     def _set_reading(self, reading: bool) -> None:  # noqa: FBT001 - a state, not a mode
         if reading is not self._reading:
@@ -269,6 +267,12 @@ class SocketLink(asyncio.BufferedProtocol):
             self._transport.close()
         else:
             self._transport.abort()
+
+    def _flush_soon(self) -> None:
+        """Be flushed at the end of this turn, once."""
+        if not self._flush_asked:
+            self._flush_asked = True
+            self.runtime.flush_soon(self)
 
     def flush(self) -> None:
         """Write all that this turn has produced, in one piece."""
@@ -401,27 +405,24 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
         """Queue a message; a receipt if the peer or the turn has enough for now."""
-        if self._session.state is not State.OPEN or self._websocket is None:
+        if not self._take(message):
             return Receipt.failed(self._ended())
-        if not self._out.send(message):
-            self.too_slow()
-            return Receipt.failed(self._ended())
-        self.sent += 1
-        if not self._flush_asked:
-            self._flush_asked = True
-            self.runtime.flush_soon(self)
         return self._out.drained()
 
     def deliver(self, message: EncodedMessage) -> None:
         """Queue a message from the hub, where nobody waits."""
-        if self._session.state is State.OPEN and self._websocket is not None:
-            if not self._out.send(message):
-                self.too_slow()
-                return
-            self.sent += 1
-            if not self._flush_asked:
-                self._flush_asked = True
-                self.runtime.flush_soon(self)
+        self._take(message)
+
+    def _take(self, message: str | bytes | EncodedMessage) -> bool:
+        """Queue a message; False if the socket has ended, or ends because this is too much."""
+        if self._session.state is not State.OPEN or self._websocket is None:
+            return False
+        if not self._out.send(message):
+            self.too_slow()
+            return False
+        self.sent += 1
+        self._flush_soon()
+        return True
 
     def too_slow(self) -> None:
         """The peer does not keep up: what waits is dropped, and it is told why."""

@@ -74,7 +74,6 @@ class Sidecar:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._runtime: Runtime | None = None
-        self._thread: threading.Thread | None = None
         self._watchdog: Watchdog | None = None
         self._listeners: list[Listener] = []
         self._closed: Receipt[None] | None = None
@@ -86,10 +85,9 @@ class Sidecar:
         with self._lock:
             if self._runtime is None:
                 started: Receipt[Runtime] = Receipt()
-                self._thread = threading.Thread(
+                threading.Thread(
                     target=self._work, args=(started,), name="ws-sidecar", daemon=True
-                )
-                self._thread.start()
+                ).start()
                 self._runtime = started.result(10)
                 self._watchdog = Watchdog(self._runtime)
                 self._watchdog.start()
