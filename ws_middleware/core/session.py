@@ -21,17 +21,10 @@ from ws_middleware.codes import check_close
 from ws_middleware.types import Refusal, UpgradeRequest
 
 from .events import Closed, Event, PongReceived, RefusedBySession
-from .framing import (
-    Failed,
-    Framing,
-    PeerClosed,
-    PeerPinged,
-    PeerPonged,
-    encode,
-    encode_close,
-)
+from .framing import Failed, PeerClosed, PeerPinged, PeerPonged, encode, encode_close
 from .handshake import HeadReader, accept_bytes, refusal_bytes
 from .heartbeat import HeartbeatClock, Pulse
+from .inbound import Inbound
 from .pings import Pings
 from .states import TABLE, Did, SessionStateError, State, Wants
 
@@ -49,10 +42,6 @@ __all__ = ["Session", "SessionStateError", "State", "Wants"]
 _EARLY: Final = 16 * 1024
 #: Bytes that are read and thrown away at the end.
 _DISCARD: Final = 1024**2
-#: Frames after our close frame that are looked at in one call.
-_SEEK: Final = 256
-#: How long the peer's end waits for its messages to be handled.
-_HOLD: Final = 0.5
 #: How long a refused peer may take to hang up, where no route's policy says it.
 _LINGER: Final = 5.0
 
@@ -86,13 +75,10 @@ class Session:
         self._head: HeadReader | None = HeadReader(limits)
         self._request: UpgradeRequest | None = None
         self._early = bytearray()
-        self._framing: Framing | None = None
+        self._inbound: Inbound | None = None
         self._heartbeat: HeartbeatClock | None = None
         self._linger = _LINGER
         self._paused = False
-        self._held: PeerClosed | Failed | None = None
-        self._held_until = 0.0
-        self._seeking = False
         self._eof = False
         self._discarded = 0
         self._events: list[Event] = []
@@ -144,8 +130,8 @@ class Session:
         """Return the `now` at which `handle_timeout` is due, or `None`."""
         if self._state is not State.OPEN:
             return self._deadline
-        if self._held is not None:
-            return self._held_until
+        if self._inbound is not None and self._inbound.held_until is not None:
+            return self._inbound.held_until
         return self._heartbeat.next_deadline() if self._heartbeat else None
 
     def data_to_send(self) -> bytes:
@@ -172,8 +158,8 @@ class Session:
             # Of the pings of one read all are answered; of those that could not be answered by the
             # next read only the newest, as RFC 6455 section 5.5.3 allows.
             self._pings.keep_newest()
-            if self._framing is not None:
-                self._framing.receive_data(data)
+            if self._inbound is not None:
+                self._inbound.receive_data(data)
         elif self._state is State.CLOSING:
             self._receive_rest(data, now)
 
@@ -204,8 +190,8 @@ class Session:
         self._events.append(request)
 
     def _receive_rest(self, data: bytes, now: float) -> None:
-        if self._wants is Wants.READ and self._framing is not None:
-            self._framing.receive_data(data)
+        if self._wants is Wants.READ and self._inbound is not None:
+            self._inbound.receive_data(data)
             self._find_close(now)
             return
         self._discarded += len(data)
@@ -231,7 +217,7 @@ class Session:
             self._overdue(now)
 
     def _beat(self, now: float) -> None:
-        if self._held is not None:
+        if self.holds_end:
             return
         pulse = self._heartbeat.pulse(now) if self._heartbeat else None
         if pulse is Pulse.PING:
@@ -268,13 +254,13 @@ class Session:
         peer's close frame or its error is held back, so that answers can still go out before ours;
         but only for a moment, and not a byte behind it counts.
         """
-        if self._seeking and self._state is State.CLOSING:
+        if self.has_backlog and self._state is State.CLOSING:
             self._find_close(now)
         while not self._events:
-            if self._state is not State.OPEN or self._framing is None:
+            if self._state is not State.OPEN or self._inbound is None:
                 return None
-            frame = self._next_frame(now, handled=handled)
-            if self._held is not None:
+            frame = self._inbound.next_frame(now, handled=handled)
+            if self.holds_end:
                 return None
             if frame is None:
                 if not self._eof:
@@ -287,23 +273,10 @@ class Session:
             self._react(frame, now)
         return self._events.pop(0)
 
-    def _next_frame(self, now: float, *, handled: bool) -> Frame | None:
-        assert self._framing is not None
-        if self._held is None:
-            frame = self._framing.next_event()
-            if handled or not isinstance(frame, (PeerClosed, Failed)):
-                return frame
-            self._held = frame
-            self._held_until = now + _HOLD
-        elif handled or now >= self._held_until:
-            frame, self._held = self._held, None
-            return frame
-        return None
-
     @property
     def holds_end(self) -> bool:
         """Whether the peer's end waits for its messages to be handled."""
-        return self._held is not None
+        return self._inbound is not None and self._inbound.held_until is not None
 
     def _react(self, frame: Frame, now: float) -> None:
         if isinstance(frame, PeerPinged):
@@ -330,28 +303,17 @@ class Session:
         self._out.append(encode_close(None if frame.code == 1005 else frame.code))  # noqa: PLR2004
 
     def _find_close(self, now: float) -> None:
-        """Look for the peer's answer to our close frame; its messages come too late.
-
-        At most so many at once, for they may be tiny and the caller has others to serve.
-        """
-        assert self._framing is not None
-        for _ in range(_SEEK):
-            frame, self._held = self._held or self._framing.next_event(), None
-            if frame is None:
-                self._seeking = False
-                return
-            if isinstance(frame, (PeerClosed, Failed)):
-                did = Did.FAIL if isinstance(frame, Failed) else Did.RECEIVE_CLOSE
-                self._deadline = now + self._linger
-                self._seeking = False
-                self._move(did)
-                return
-        self._seeking = True
+        """Look for the peer's answer to our close frame; its messages come too late."""
+        assert self._inbound is not None
+        end = self._inbound.find_end()
+        if end is not None:
+            self._deadline = now + self._linger
+            self._move(Did.FAIL if isinstance(end, Failed) else Did.RECEIVE_CLOSE)
 
     @property
     def has_backlog(self) -> bool:
         """Whether `next_event` should be asked again soon, though it returned `None`."""
-        return self._seeking
+        return self._inbound is not None and self._inbound.is_seeking
 
     # --- what it is told to do ---------------------------------------------------------------
 
@@ -373,7 +335,7 @@ class Session:
         assert self._request is not None
         self._out.append(accept_bytes(self._request, subprotocol=subprotocol, headers=headers))
         self._request = None
-        self._framing = Framing(policy.limits, bytes(self._early))
+        self._inbound = Inbound(policy.limits, bytes(self._early))
         self._early = bytearray()
         self._linger = policy.limits.close_timeout
         if policy.heartbeat is not None:
@@ -490,15 +452,14 @@ class Session:
         self._request = None
         self._early = bytearray()
         self._deadline = now + self._linger
-        if self._framing is not None:
-            self._framing.stop()
+        if self._inbound is not None:
+            self._inbound.stop()
 
     def _lose(self) -> None:
         """The connection is gone, or is to go, without another word."""
         self._end(0.0)
         self._deadline = None
         self._pings.drop()
-        self._seeking = False
         self._move(Did.LOSE)
 
     def _linger_for_nobody(self) -> None:
