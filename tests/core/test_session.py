@@ -648,6 +648,19 @@ def test_a_second_pong_to_one_ping_is_ignored() -> None:
     assert pull_all(session) == [PongReceived(payload, 0.0)]
 
 
+def test_a_pong_answers_the_pings_before_it_too() -> None:
+    session = opened()
+    payloads = []
+    for i in range(3):
+        payloads.append(session.ping(T0 + i))
+        session.data_to_send()
+    feed(session, frame(PONG, payloads[1]))
+    expected = [PongReceived(payloads[0], 10.0), PongReceived(payloads[1], 9.0)]
+    assert pull_all(session, T0 + 10.0) == expected
+    feed(session, frame(PONG, payloads[2]))
+    assert pull_all(session, T0 + 10.0) == [PongReceived(payloads[2], 8.0)]
+
+
 def test_of_unanswered_pings_the_newest_sixteen_are_known() -> None:
     session = opened()
     payloads = []

@@ -38,10 +38,18 @@ class Pings:
             self._sent[self._unsent] = now
         return self._unsent
 
-    def ponged(self, payload: bytes, now: float) -> float | None:
-        """Return the seconds since the ping that `payload` answers; `None` if it answers none."""
-        sent = self._sent.pop(payload, None)
-        return None if sent is None else now - sent
+    def ponged(self, payload: bytes, now: float) -> list[tuple[bytes, float]]:
+        """Return what `payload` answers, oldest first: pings of ours, with the seconds since then.
+
+        A peer may answer only the newest of several pings (RFC 6455 section 5.5.3), so its pong
+        answers those before it as well. One that answers none of ours is nothing.
+        """
+        answered: list[tuple[bytes, float]] = []
+        if payload in self._sent:
+            while not answered or answered[-1][0] != payload:
+                oldest = next(iter(self._sent))
+                answered.append((oldest, now - self._sent.pop(oldest)))
+        return answered
 
     def pinged(self, payload: bytes) -> None:
         """The peer wants an answer."""

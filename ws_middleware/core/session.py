@@ -282,9 +282,8 @@ class Session:
         if isinstance(frame, PeerPinged):
             self._pings.pinged(frame.payload)
         elif isinstance(frame, PeerPonged):
-            latency = self._pings.ponged(frame.payload, now)
-            if latency is not None:
-                self._events.append(PongReceived(frame.payload, latency))
+            for payload, latency in self._pings.ponged(frame.payload, now):
+                self._events.append(PongReceived(payload, latency))
         elif isinstance(frame, PeerClosed):
             self._answer_close(frame)
             self._end_with(Closed(frame.code, frame.reason, "peer", "closed"), now)
