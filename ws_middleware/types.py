@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from .names import as_name
 
+if TYPE_CHECKING:
+    from .receipt import Receipt
+
 __all__ = [
     "Authenticator",
     "Authorizer",
+    "Connection",
     "Credential",
     "EncodedMessage",
     "Granted",
@@ -288,6 +292,37 @@ class Link(Protocol):
 
     def abort(self) -> None:
         """Drop the connection without one."""
+
+
+class Connection(Link, Protocol):
+    """What a websocket asks of its link; all on the link's loop, unless said otherwise."""
+
+    def is_current(self) -> bool:
+        """Whether the calling thread is the loop's. From any thread."""
+
+    def run(self, action: Callable[[], None]) -> bool:
+        """Run `action` on the loop: now if this is its thread, else soon. From any thread."""
+
+    def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
+        """Queue a message; a receipt if more than 64 KiB wait for the peer, else `None`."""
+
+    def too_slow(self) -> None:
+        """More waits for the peer than may: close it with 1013."""
+
+    def ping(self, receipt: Receipt[float]) -> None:
+        """Send a ping whose pong resolves `receipt`."""
+
+    def resume(self) -> None:
+        """There is room in the inbox again."""
+
+    def join(self, room: str) -> None:
+        """Put the socket into a room."""
+
+    def leave(self, room: str) -> None:
+        """Take it out."""
+
+    def when_gone(self, receipt: Receipt[None]) -> None:
+        """Resolve `receipt` when the connection is gone."""
 
 
 #: What an authenticator may say; `None` and "" mean "nobody": 401.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from .codec import dump_json, load_json
 from .codes import check_close
@@ -17,15 +17,15 @@ from .errors import ConnectionClosed, MessageTooBig, TooManyRooms
 from .inbox import Inbox
 from .names import Name, as_name
 from .receipt import Receipt
-from .types import EncodedMessage, Link
+from .types import EncodedMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from .config import Limits
-    from .types import Principal, UpgradeRequest
+    from .types import Connection, Principal, UpgradeRequest
 
-__all__ = ["Connection", "WebSocket"]
+__all__ = ["WebSocket"]
 
 _READY: Final[Receipt[None]] = Receipt.ready(None)
 
@@ -35,37 +35,6 @@ _STREAK: Final = 64
 #: Guards the counts of what threads have posted; held for an addition. (A child of a fork has no
 #: open websocket, so it never needs this one.)
 _posting: Final = threading.Lock()
-
-
-class Connection(Link, Protocol):
-    """What a websocket asks of its link; all on the link's loop, unless said otherwise."""
-
-    def is_current(self) -> bool:
-        """Whether the calling thread is the loop's. From any thread."""
-
-    def run(self, action: Callable[[], None]) -> bool:
-        """Run `action` on the loop: now if this is its thread, else soon. From any thread."""
-
-    def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
-        """Queue a message; a receipt if more than 64 KiB wait for the peer, else `None`."""
-
-    def too_slow(self) -> None:
-        """More waits for the peer than may: close it with 1013."""
-
-    def ping(self, receipt: Receipt[float]) -> None:
-        """Send a ping whose pong resolves `receipt`."""
-
-    def resume(self) -> None:
-        """There is room in the inbox again."""
-
-    def join(self, room: str) -> None:
-        """Put the socket into a room."""
-
-    def leave(self, room: str) -> None:
-        """Take it out."""
-
-    def when_gone(self, receipt: Receipt[None]) -> None:
-        """Resolve `receipt` when the connection is gone."""
 
 
 class WebSocket:

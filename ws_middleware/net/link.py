@@ -393,7 +393,7 @@ class SocketLink(asyncio.BufferedProtocol):
         sock = self._transport.get_extra_info("socket")
         return -1 if sock is None else int(sock.fileno())
 
-    # --- what a websocket and the hub tell it (`websocket.Connection`) -----------------------
+    # --- what a websocket and the hub tell it (`types.Connection`) -----------------------
 
     def is_current(self) -> bool:
         """Whether the calling thread is the loop's."""
