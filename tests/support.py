@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import ssl
 import struct
 from typing import NamedTuple, Self
 
@@ -81,8 +82,15 @@ def head(path: str = "/", *, host: str = "localhost", **changes: str | list[str]
 class RawPeer:
     """A plain socket that speaks WebSocket only as far as it is told to."""
 
-    def __init__(self, address: tuple[str, int], timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        timeout: float = 10.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.socket = socket.create_connection(address, timeout)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=address[0])
         self.socket.settimeout(timeout)
         self._buffer = b""
 

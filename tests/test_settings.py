@@ -146,6 +146,22 @@ def test_callables_come_from_route_code_or_host(name: str) -> None:
     assert getattr(resolved(settings(None, {name: two}), **rest), name) is two
 
 
+def test_a_switch_in_every_layer() -> None:
+    variable = {"WSM_TLS_TAKEOVER": "False"}
+    assert settings({"tls_takeover": True}, {"tls_takeover": False}, variable).tls_takeover is True
+    assert settings({}, {"tls_takeover": True}, variable).tls_takeover is True
+    assert settings({}, {}, variable).tls_takeover is False
+    assert settings({}, {}, {"WSM_TLS_TAKEOVER": "true"}).tls_takeover is True
+    assert settings().tls_takeover is True
+
+
+@pytest.mark.parametrize("text", ["", "0", "no", "off"])
+def test_a_switch_that_is_neither_on_nor_off(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings({}, {}, {"WSM_TLS_TAKEOVER": text})
+    assert str(caught.value) == f"WSM_TLS_TAKEOVER takes true or false; got {text!r}"
+
+
 @pytest.mark.parametrize(
     ("name", "default"), [("sync_threads", 32), ("sync_conversations", 32), ("auth_threads", 8)]
 )
@@ -292,6 +308,8 @@ def test_a_route_may_narrow_what_the_app_opened() -> None:
         ("sync_conversations", 1.5, "sync_conversations takes a whole number above 0, got 1.5"),
         ("auth_threads", "8", "auth_threads takes a whole number above 0, got '8'"),
         ("auth_threads", None, "auth_threads takes a whole number above 0, got None"),
+        ("tls_takeover", 1, "tls_takeover takes True or False, got 1"),
+        ("tls_takeover", None, "tls_takeover takes True or False, got None"),
         ("auth", "jwt", "auth takes a callable, got 'jwt'"),
         ("auth", Anonymous, "auth is the class Anonymous; make one: Anonymous(...)"),
         ("auth", JWTAuth, "auth is the class JWTAuth; make one: JWTAuth(...)"),
@@ -358,7 +376,7 @@ def test_an_unknown_name_is_told_with_the_nearest(name: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["server_limits", "sync_threads", "sync_conversations", "auth_threads"]
+    "name", ["server_limits", "sync_threads", "sync_conversations", "auth_threads", "tls_takeover"]
 )
 def test_a_setting_of_the_app_is_none_of_a_policy(name: str) -> None:
     check_keywords([name], "x", app=True)

@@ -38,7 +38,12 @@ _POLICY_NAMES: Final = frozenset(Policy.__annotations__)
 #: Threads of our own, by what runs in them; see `net/threads.py` for why there are three groups.
 _THREAD_DEFAULTS: Final = {"sync_threads": 32, "sync_conversations": 32, "auth_threads": 8}
 
-_APP_NAMES: Final = frozenset({"broker", "server_limits", "trusted_proxies", *_THREAD_DEFAULTS})
+#: Settings that are on or off, with their defaults.
+_SWITCHES: Final = {"tls_takeover": True}
+
+_APP_NAMES: Final = frozenset(
+    {"broker", "server_limits", "trusted_proxies", *_SWITCHES, *_THREAD_DEFAULTS}
+)
 
 _PREFIX: Final = "WSM_"
 
@@ -133,6 +138,11 @@ class Settings:
         """The bounds of the whole front."""
         return cast("ServerLimits", self.get("server_limits", ServerLimits()))
 
+    @property
+    def tls_takeover(self) -> bool:
+        """Whether connections are taken out of WSGI servers that end TLS themselves."""
+        return cast("bool", self.get("tls_takeover", _SWITCHES["tls_takeover"]))
+
     def threads(self, name: str) -> int:
         """Return how many threads the group `name` may have."""
         return cast("int", self.get(name, _THREAD_DEFAULTS[name]))
@@ -198,6 +208,11 @@ def check_values(given: Mapping[str, Any], where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             msg = f"{where}: {name} takes a whole number above 0, got {value!r}"
             raise ConfigError(msg)
+    for name in _SWITCHES:
+        value = given.get(name, True)
+        if not isinstance(value, bool):
+            msg = f"{where}: {name} takes True or False, got {value!r}"
+            raise ConfigError(msg)
     broker = given.get("broker", MEMORY)
     if broker not in {MEMORY, PER_PROCESS}:
         msg = f"{where}: broker takes {MEMORY!r} or {PER_PROCESS!r}, got {broker!r}"
@@ -234,7 +249,7 @@ def _variables() -> dict[str, tuple[str, str | None]]:
     """Return every variable there is: its name, the setting, the field of a group."""
     known: dict[str, tuple[str, str | None]] = {
         f"{_PREFIX}{name.upper()}": (name, None)
-        for name in (*_LISTS, "broker", "refuse_with", *_THREAD_DEFAULTS)
+        for name in (*_LISTS, "broker", "refuse_with", *_SWITCHES, *_THREAD_DEFAULTS)
     }
     for group, kind in _GROUPS.items():
         for part in fields(kind):
@@ -270,6 +285,8 @@ def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
             groups.setdefault(name, {})[part] = number
         elif name in _THREAD_DEFAULTS:
             settings[name] = _read_number(variable, text)
+        elif name in _SWITCHES:
+            settings[name] = _read_switch(variable, text)
         elif name in _LISTS:
             settings[name] = _read_list(text)
         else:
@@ -285,6 +302,13 @@ def _read_list(text: str) -> str | list[str]:
     if text in {"same-origin", "*"}:
         return text
     return [part for piece in text.split(",") if (part := piece.strip())]
+
+
+def _read_switch(variable: str, text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        msg = f"{variable} takes true or false; got {text!r}"
+        raise ConfigError(msg)
+    return text.lower() == "true"
 
 
 def _read_number(variable: str, text: str) -> float | None:

@@ -59,6 +59,8 @@ class WebSockets:
         sync_threads: threads for `def` events.
         sync_conversations: threads for `def` conversations, each as long as its socket.
         auth_threads: threads for `def` authenticators and `authorize`.
+        tls_takeover: whether connections are taken out of WSGI servers that end TLS themselves, by
+            giving methods of another socket to the server's `ssl.SSLSocket`. Off: refused with 501.
         policy: `auth`, `authorize`, `origins`, `heartbeat`, `limits`, `refuse_with`: what holds for
             every route that does not say otherwise. See `ws_middleware.config.Policy`.
 
@@ -79,6 +81,7 @@ class WebSockets:
         sync_threads: int | None = None,
         sync_conversations: int | None = None,
         auth_threads: int | None = None,
+        tls_takeover: bool | None = None,
         **policy: Unpack[Policy],
     ) -> None:
         check_keywords(policy, "WebSockets()", app=True)
@@ -91,6 +94,7 @@ class WebSockets:
             "sync_threads": sync_threads,
             "sync_conversations": sync_conversations,
             "auth_threads": auth_threads,
+            "tls_takeover": tls_takeover,
         }
         given.update({name: value for name, value in own.items() if value is not None})
         self._settings = Settings(given)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from ws_middleware.net.takeover import CannotTake, Found, find_socket, take
+from ws_middleware.net import takeover
+from ws_middleware.net.takeover import CannotTake, Found, find_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,11 @@ def text_of(environ: dict[str, Any]) -> str:
     with pytest.raises(CannotTake) as caught:
         find_socket(environ)
     return str(caught.value)
+
+
+def take(found: Found) -> Any:
+    """Take what is a plain socket here; for TLS see test_takeover_tls.py."""
+    return takeover.take(found)
 
 
 # --- what is found -------------------------------------------------------------------------------
@@ -112,13 +118,28 @@ def test_wsgiref_by_its_reader(pair: Pair) -> None:
         assert (found.server, found.socket) == ("WSGIServer/0.2", pair.server)
 
 
-def test_a_tls_socket_is_refused(pair: Pair) -> None:
+def test_a_tls_socket_is_refused_where_that_is_off(pair: Pair) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with context.wrap_socket(
         pair.server, server_side=True, do_handshake_on_connect=False
     ) as wrapped:
         environ = {"werkzeug.socket": wrapped, "wsgi.input": io.BytesIO()}
-        assert text_of(environ) == "Werkzeug: it ends TLS itself; end TLS at a proxy before it"
+        with pytest.raises(CannotTake) as caught:
+            find_socket(environ, tls=False)
+        assert str(caught.value) == (
+            "Werkzeug: it ends TLS itself, and tls_takeover is off; "
+            "switch it on, or end TLS at a proxy before it"
+        )
+        assert find_socket(environ).socket is wrapped
+
+
+def test_tls_of_another_library_is_refused() -> None:
+    kind = type("Connection", (), {"__module__": "OpenSSL.SSL"})
+    text = text_of({"werkzeug.socket": kind(), "wsgi.input": io.BytesIO()})
+    assert text == (
+        "Werkzeug: it ends TLS itself, with a OpenSSL.SSL.Connection; "
+        "use its adapter for Python's own ssl, or end TLS at a proxy before it"
+    )
 
 
 def test_an_unknown_kind_of_socket_is_refused() -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -49,27 +50,30 @@ class Running(NamedTuple):
     port: int
     process: subprocess.Popen[bytes]
     log_path: Path
+    tls: ssl.SSLContext | None = None
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     @property
     def log(self) -> str:
         return self.log_path.read_text()
 
     def get(self, path: str) -> str:
-        with urlopen(self.origin + path, timeout=10) as answer:
+        with urlopen(self.origin + path, timeout=10, context=self.tls) as answer:
             body: bytes = answer.read()
         return body.decode()
 
     def post(self, path: str) -> int:
-        with urlopen(Request(self.origin + path, method="POST"), timeout=10) as answer:
+        request = Request(self.origin + path, method="POST")
+        with urlopen(request, timeout=10, context=self.tls) as answer:
             status: int = answer.status
         return status
 
     def cookie(self, name: str = "ann") -> dict[str, str]:
-        with urlopen(f"{self.origin}/login/{name}", timeout=10) as answer:
+        url = f"{self.origin}/login/{name}"
+        with urlopen(url, timeout=10, context=self.tls) as answer:
             cookie: str = answer.headers["Set-Cookie"]
         return {"Cookie": cookie.partition(";")[0]}
 
@@ -77,14 +81,15 @@ class Running(NamedTuple):
         self, path: str, headers: dict[str, str], origin: str | None = ""
     ) -> ClientConnection:
         return connect(
-            f"ws://127.0.0.1:{self.port}{path}",
+            f"ws{'s' if self.tls else ''}://127.0.0.1:{self.port}{path}",
+            ssl=self.tls,
             origin=self.origin if origin == "" else origin,  # type: ignore[arg-type]
             additional_headers=headers,
             compression=None,
         )
 
     def peer(self) -> RawPeer:
-        return RawPeer(("127.0.0.1", self.port))
+        return RawPeer(("127.0.0.1", self.port), tls=self.tls)
 
     @property
     def workers(self) -> list[psutil.Process]:
@@ -114,7 +119,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def run(name: str, folder: Path, *extra: str, **environ: str) -> Iterator[Running]:
+def run(
+    name: str, folder: Path, *extra: str, tls: ssl.SSLContext | None = None, **environ: str
+) -> Iterator[Running]:
     port = free_port()
     command = [part.format(port=port) for part in COMMANDS[name]]
     log_path = folder / f"{name}.log"
@@ -126,9 +133,9 @@ def run(name: str, folder: Path, *extra: str, **environ: str) -> Iterator[Runnin
             stderr=subprocess.STDOUT,
             env={**os.environ, **environ},
         )
-    running = Running(name, port, process, log_path)
+    running = Running(name, port, process, log_path, tls)
     try:
-        running.until(lambda: is_up(port), 20)
+        running.until(lambda: is_up(running.origin, tls), 20)
         yield running
     finally:
         process.send_signal(signal.SIGTERM)
@@ -139,8 +146,8 @@ def run(name: str, folder: Path, *extra: str, **environ: str) -> Iterator[Runnin
             process.wait()
 
 
-def is_up(port: int) -> bool:
-    with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+def is_up(origin: str, tls: ssl.SSLContext | None = None) -> bool:
+    with contextlib.suppress(OSError), urlopen(origin, timeout=5, context=tls) as answer:
         return bool(answer.status == 200)
     return False
 

@@ -1,17 +1,21 @@
-"""Run the app on one of the servers that have no command of their own: `serve.py NAME PORT`."""
+"""Run the app on one of the servers that have no command of their own: `serve.py NAME PORT [CERTIFICATE KEY]`."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from wsgiref.simple_server import make_server
 
+from tests.certificates import Certificate
 from tests.servers.app import app
 
 
 def main() -> None:
     name, port = sys.argv[1], int(sys.argv[2])
+    tls = Certificate(*map(Path, sys.argv[3:])) if sys.argv[3:] else None
     if name in {"werkzeug", "werkzeug-single"}:
-        app.run("127.0.0.1", port, threaded=name == "werkzeug")
+        context = tls and (str(tls.certificate), str(tls.key))
+        app.run("127.0.0.1", port, threaded=name == "werkzeug", ssl_context=context)
     elif name == "waitress":
         from waitress import serve  # noqa: PLC0415 - each server is its own import
 
@@ -19,9 +23,17 @@ def main() -> None:
     elif name == "cheroot":
         from cheroot.wsgi import Server  # noqa: PLC0415
 
-        Server(("127.0.0.1", port), app, numthreads=4).start()
+        cheroot = Server(("127.0.0.1", port), app, numthreads=4)
+        if tls:
+            from cheroot.ssl.builtin import BuiltinSSLAdapter  # noqa: PLC0415
+
+            cheroot.ssl_adapter = BuiltinSSLAdapter(str(tls.certificate), str(tls.key))
+        cheroot.start()
     else:
-        make_server("127.0.0.1", port, app).serve_forever()
+        server = make_server("127.0.0.1", port, app)
+        if tls:
+            server.socket = tls.server().wrap_socket(server.socket, server_side=True)
+        server.serve_forever()
 
 
 if __name__ == "__main__":

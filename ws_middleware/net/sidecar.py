@@ -25,6 +25,8 @@ from .link import SocketLink
 from .listener import Listener
 from .runtime import Runtime
 from .takeover import find_socket, take
+from .takeover_tls import TLSConnection
+from .tls import TLSTransport
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -138,7 +140,7 @@ class Sidecar:
             CannotTake: the server or its kind of socket is none that we know how to take.
             OSError: no descriptor is left.
         """
-        return take(find_socket(environ))
+        return take(find_socket(environ, tls=self._engine.settings.tls_takeover))
 
     def adopt(self, taken: Taken, request: UpgradeRequest, outcome: Refusal | Admission) -> None:
         """Serve a connection that was taken from a host's server, or refuse it with a close frame.
@@ -158,7 +160,10 @@ class Sidecar:
         runtime.drain(taken.sink)
         link = self._make_link(runtime, request, taken.early, outcome)
         try:
-            await runtime.loop.connect_accepted_socket(lambda: link, taken.connection)
+            if isinstance(taken.connection, TLSConnection):
+                TLSTransport(runtime.loop, taken.connection, link).start()
+            else:
+                await runtime.loop.connect_accepted_socket(lambda: link, taken.connection)
         except BaseException:
             taken.connection.close()
             if isinstance(outcome, Admission):

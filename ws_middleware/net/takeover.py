@@ -9,9 +9,10 @@ the number is given something else to refer to:
    its half: the server reads an end of file, and what it writes goes to the sink, which is drained;
 3. the server's own reader is read to that end: it yields the bytes it had buffered, and no more.
 
-Nothing in the server is patched and nothing is guessed: the table knows the servers it knows, each
-with the place of its socket and of its early bytes, and for any other says so, with a remedy. After
-`take` the socket must be served or closed.
+A server that ends TLS itself keeps its descriptor, and gets the dummy inside its own object:
+`takeover_tls`. Nothing else is patched and nothing is guessed: the table knows the servers it
+knows, each with the place of its socket and of its early bytes, and for any other says so, with a
+remedy. After `take` the socket must be served or closed.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import contextlib
 import errno
 import os
 import socket
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from .takeover_tls import TLSConnection, is_tls, move
 
 __all__ = ["CannotTake", "Found", "Taken", "find_socket", "take"]
 
@@ -155,8 +157,10 @@ _TABLE: Final = (
 )
 
 
-def find_socket(environ: Environ) -> Found:
+def find_socket(environ: Environ, *, tls: bool = True) -> Found:
     """Return the connection behind a WSGI request, still the server's own.
+
+    `tls`: whether one that the server ends TLS of may be taken.
 
     Raises:
         CannotTake: the server or its kind of socket is none that we know how to take.
@@ -171,31 +175,36 @@ def find_socket(environ: Environ) -> Found:
     except AttributeError as error:
         reason = f"this version keeps its socket elsewhere ({error})"
         raise CannotTake(_software(environ, server.name), reason) from None
-    _check_kind(found)
+    if not is_tls(found.socket):
+        _check_kind(found)
+    elif not tls:
+        reason = "it ends TLS itself, and tls_takeover is off"
+        raise CannotTake(found.server, reason, "switch it on, or end TLS at a proxy before it")
     return found
 
 
 def _check_kind(found: Found) -> None:
     """Accept only sockets that are known: on an unknown TLS object we would write plain text."""
     kind = type(found.socket)
-    if isinstance(found.socket, ssl.SSLSocket) or kind.__module__ == "gevent.ssl":
-        raise CannotTake(found.server, "it ends TLS itself", "end TLS at a proxy before it")
     plain = isinstance(found.socket, (int, socket.socket)) or (
         kind.__module__.startswith("gevent.") and kind.__name__ == "socket"
     )
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if name.startswith("OpenSSL."):
+        remedy = "use its adapter for Python's own ssl, or end TLS at a proxy before it"
+        raise CannotTake(found.server, f"it ends TLS itself, with a {name}", remedy)
     if not plain:
-        name = f"{kind.__module__}.{kind.__qualname__}"
         raise CannotTake(found.server, f"its socket is a {name}, not a plain one")
 
 
-# --- the swap ------------------------------------------------------------------------------------
+# --- the swap, or the move -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What a swap yields: the client's connection, the sink to drain, and the early bytes."""
+    """What `take` yields: the client's connection, the sink to drain, and the early bytes."""
 
-    connection: socket.socket
+    connection: socket.socket | TLSConnection
     sink: socket.socket
     early: bytes
 
@@ -206,7 +215,7 @@ class Taken:
 
 
 def take(found: Found) -> Taken:
-    """Swap.
+    """Swap, or move a TLS object.
 
     Raises:
         OSError: no descriptor is left; then nothing has changed.
@@ -214,10 +223,10 @@ def take(found: Found) -> Taken:
     fd = found.socket if isinstance(found.socket, int) else found.socket.fileno()
     if fd < 0:
         raise OSError(errno.EBADF, "the client has gone, and the server has closed its socket")
-    dummy, sink = socket.socketpair()
+    if is_tls(found.socket):
+        return _take_tls(found)
+    dummy, sink = _make_dummy()
     try:
-        sink.shutdown(socket.SHUT_WR)
-        sink.setblocking(False)  # noqa: FBT003
         ours = _duplicate_high(fd)
     except BaseException:
         dummy.close()
@@ -240,6 +249,30 @@ def take(found: Found) -> Taken:
         mine.close()
         sink.close()
         raise
+
+
+def _take_tls(found: Found) -> Taken:
+    dummy, sink = _make_dummy()
+    try:
+        connection = move(found.socket, dummy)
+    except BaseException:
+        dummy.close()
+        sink.close()
+        raise
+    try:
+        return Taken(connection, sink, bytes(found.early() or b""))
+    except BaseException:
+        connection.close()
+        sink.close()
+        raise
+
+
+def _make_dummy() -> tuple[socket.socket, socket.socket]:
+    """Return what the server gets, at its end already, and the sink behind it."""
+    dummy, sink = socket.socketpair()
+    sink.shutdown(socket.SHUT_WR)
+    sink.setblocking(False)  # noqa: FBT003
+    return dummy, sink
 
 
 def _duplicate_high(fd: int) -> int:
