@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import ssl
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,8 +35,8 @@ class Certificate(NamedTuple):
 def make_certificate(folder: Path) -> Certificate:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    today = datetime.datetime.now(datetime.UTC)
-    day = datetime.timedelta(days=1)
+    today = dt.datetime.now(dt.UTC)
+    day = dt.timedelta(days=1)
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     certificate = (
         x509.CertificateBuilder()

@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import os
 import socket
-import ssl
 import struct
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["Frame", "RawPeer", "frame", "head", "mask"]
 

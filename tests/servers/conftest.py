@@ -4,12 +4,11 @@ import contextlib
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.request import Request, urlopen
 
 import psutil
@@ -18,7 +17,10 @@ from websockets.sync.client import connect
 
 from tests.support import RawPeer
 
+from .looped import LoopedClient
+
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     from websockets.sync.client import ClientConnection
@@ -80,13 +82,16 @@ class Running(NamedTuple):
     def connect(
         self, path: str, headers: dict[str, str], origin: str | None = ""
     ) -> ClientConnection:
-        return connect(
-            f"ws{'s' if self.tls else ''}://127.0.0.1:{self.port}{path}",
-            ssl=self.tls,
-            origin=self.origin if origin == "" else origin,  # type: ignore[arg-type]
-            additional_headers=headers,
-            compression=None,
-        )
+        options: dict[str, Any] = {
+            "origin": self.origin if origin == "" else origin,
+            "additional_headers": headers,
+            "compression": None,
+        }
+        if self.tls:
+            client = LoopedClient(f"wss://127.0.0.1:{self.port}{path}", ssl=self.tls, **options)
+            return cast("ClientConnection", client)  # as far as tests go
+        plain: ClientConnection = connect(f"ws://127.0.0.1:{self.port}{path}", **options)
+        return plain
 
     def peer(self) -> RawPeer:
         return RawPeer(("127.0.0.1", self.port), tls=self.tls)

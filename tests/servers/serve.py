@@ -1,4 +1,4 @@
-"""Run the app on one of the servers that have no command of their own: `serve.py NAME PORT [CERTIFICATE KEY]`."""
+"""Run the app on a server without a command of its own: `serve.py NAME PORT [CERTIFICATE KEY]`."""
 
 from __future__ import annotations
 
