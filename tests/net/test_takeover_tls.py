@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.certificates import Certificate, make_certificate
-from ws_middleware.net.takeover import Found, take
-from ws_middleware.net.takeover_tls import TLSConnection, is_tls
+from ws_middleware.net.takeover import CannotTake, Found, find_socket, take
+from ws_middleware.net.takeover_tls import TLSConnection, is_movable, is_tls
 
 from .tls_pairs import TLSPair, make_pair, shake_hands
 
@@ -214,12 +214,18 @@ def test_the_kinds_of_socket_that_are_tls(pair: TLSPair) -> None:
     class Mine(ssl.SSLSocket):
         pass
 
-    class Green(ssl.SSLSocket):
-        __module__ = "eventlet.green.ssl"
+    class Green(ssl.SSLSocket):  # as eventlet's, which switches greenlets in there
+        def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002
+            raise NotImplementedError
 
-    assert is_tls(pair.server)
-    assert is_tls(Mine.__new__(Mine))
-    assert not is_tls(Green.__new__(Green))
+    for one in (pair.server, Mine.__new__(Mine)):
+        assert is_tls(one)
+        assert is_movable(one)
+    green = Green.__new__(Green)
+    assert is_tls(green)
+    assert not is_movable(green)
+    with pytest.raises(CannotTake, match=r"ends TLS itself, with a .*\.Green; use its adapter"):
+        find_socket({"werkzeug.socket": green, "wsgi.input": pair.server})
     with socket.socket() as plain:
         assert not is_tls(plain)
     assert not is_tls(5)
@@ -240,7 +246,7 @@ def test_gevents_object_moves_too(certificate: Certificate) -> None:
     )
     shake_hands(server, client)
     pair = TLSPair(server, client)
-    assert is_tls(server)
+    assert is_movable(server)
     assert not isinstance(server, ssl.SSLSocket)
     connection, sink, _ = take_it(pair)
     assert server.recv(10) == b""

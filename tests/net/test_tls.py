@@ -358,6 +358,7 @@ def test_a_reset_is_an_end(loop: asyncio.AbstractEventLoop, certificate: Certifi
     scene.protocol.stays_after_eof = False
     scene.transport.start()
     assert scene.transport.get_extra_info("peername") == address
+    assert pair.server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     scene.turn()
     linger_never = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # so that it resets
     client = pair.client
@@ -594,7 +595,12 @@ class ContraryReader(Contrary):
 
 
 class ContraryWriter(Contrary):
+    def __init__(self, inner: TLSConnection) -> None:
+        super().__init__(inner)
+        self.tried: list[bytes] = []
+
     def write(self, data: memoryview) -> int:
+        self.tried.append(bytes(data))
         self._want()
         return self.inner.write(data)
 
@@ -609,6 +615,32 @@ def test_a_read_that_has_to_write_first(scene: Scene) -> None:
     assert contrary.tries == 3
     scene.transport.write(b"y")
     assert scene.read(1) == b"y"
+
+
+def test_a_read_that_has_to_write_first_does_not_spin_where_nothing_can_be_written(
+    scene: Scene,
+) -> None:
+    scene.turn()
+    contrary = ContraryReader(scene.connection)
+    scene.transport._connection = contrary  # type: ignore[assignment]
+    contrary.wants = [ssl.SSLWantWriteError]
+    scene.transport.write(LARGE)
+    scene.pair.feed(b"x")
+    scene.until(lambda: contrary.tries)
+    scene.turn(20)
+    assert contrary.tries == 1  # the descriptor is readable, and nobody asks it
+    assert scene.read(len(LARGE)) == LARGE
+    scene.until(lambda: scene.protocol.received)
+
+
+def test_what_was_begun_is_tried_again_as_it_was(scene: Scene) -> None:
+    contrary = ContraryWriter(scene.connection)
+    scene.transport._connection = contrary  # type: ignore[assignment]
+    contrary.wants = [ssl.SSLWantWriteError]
+    scene.transport.write(b"begun")
+    scene.transport.write(b" and more")
+    assert scene.read(14) == b"begun and more"
+    assert contrary.tried == [b"begun", b"begun", b" and more"]
 
 
 def test_a_write_that_has_to_read_first_waits_for_a_read(scene: Scene) -> None:

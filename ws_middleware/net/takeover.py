@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .takeover_tls import TLSConnection, is_tls, move
+from .takeover_tls import TLSConnection, is_movable, is_tls, move
 
 __all__ = ["CannotTake", "Found", "Taken", "find_socket", "take"]
 
@@ -175,24 +175,25 @@ def find_socket(environ: Environ, *, tls: bool = True) -> Found:
     except AttributeError as error:
         reason = f"this version keeps its socket elsewhere ({error})"
         raise CannotTake(_software(environ, server.name), reason) from None
-    if not is_tls(found.socket):
-        _check_kind(found)
-    elif not tls:
-        reason = "it ends TLS itself, and tls_takeover is off"
-        raise CannotTake(found.server, reason, "switch it on, or end TLS at a proxy before it")
+    _check_kind(found, tls=tls)
     return found
 
 
-def _check_kind(found: Found) -> None:
+def _check_kind(found: Found, *, tls: bool) -> None:
     """Accept only sockets that are known: on an unknown TLS object we would write plain text."""
     kind = type(found.socket)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if is_tls(found.socket):
+        if not is_movable(found.socket):
+            remedy = "use its adapter for Python's own ssl, or end TLS at a proxy before it"
+            raise CannotTake(found.server, f"it ends TLS itself, with a {name}", remedy)
+        if not tls:
+            reason = "it ends TLS itself, and tls_takeover is off"
+            raise CannotTake(found.server, reason, "switch it on, or end TLS at a proxy before it")
+        return
     plain = isinstance(found.socket, (int, socket.socket)) or (
         kind.__module__.startswith("gevent.") and kind.__name__ == "socket"
     )
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    if name.startswith("OpenSSL."):
-        remedy = "use its adapter for Python's own ssl, or end TLS at a proxy before it"
-        raise CannotTake(found.server, f"it ends TLS itself, with a {name}", remedy)
     if not plain:
         raise CannotTake(found.server, f"its socket is a {name}, not a plain one")
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["TLSConnection", "is_tls", "move"]
+__all__ = ["TLSConnection", "is_movable", "is_tls", "move"]
 
 #: What a server does with its connection. Never `read` and `write`: these are what is left to us.
 _SERVERS_OWN: Final = (
@@ -41,12 +41,28 @@ _SERVERS_OWN: Final = (
 )
 
 
+#: Classes whose `read` and `write` do what we need of them, and never block once told not to.
+#: gevent's is no subclass of Python's.
+_KNOWN: Final = frozenset({("ssl", "SSLSocket"), ("gevent.ssl", "SSLSocket")})
+
+
 def is_tls(sock: object) -> bool:
-    """Whether this is Python's TLS socket, or gevent's, which is a class of its own."""
-    kinds = {(kind.__module__, kind.__name__) for kind in type(sock).__mro__}
-    if any(module.startswith("eventlet.") for module, _ in kinds):
-        return False  # its read() and write() switch greenlets
-    return isinstance(sock, ssl.SSLSocket) or ("gevent.ssl", "SSLSocket") in kinds
+    """Whether this is a TLS socket of a kind that servers have."""
+    kinds = type(sock).__mro__
+    return any(_name(kind) in _KNOWN or kind.__module__.startswith("OpenSSL.") for kind in kinds)
+
+
+def is_movable(sock: object) -> bool:
+    """Whether `move` can take this TLS socket: its way to read and write is one we know."""
+    return all(_name(_definer(type(sock), way)) in _KNOWN for way in ("read", "write"))
+
+
+def _definer(kind: type, attribute: str) -> type:
+    return next((each for each in kind.__mro__ if attribute in vars(each)), object)
+
+
+def _name(kind: type) -> tuple[str, str]:
+    return kind.__module__, kind.__name__
 
 
 def move(sock: Any, dummy: socket.socket) -> TLSConnection:  # noqa: ANN401 - ssl's or gevent's
@@ -82,6 +98,9 @@ class TLSConnection:
             raise OSError(errno.EBADF, "the client has gone, and the server has ended its TLS")
         self.peername = self._find_peer()
         self._kind.setblocking(sock, False)  # noqa: FBT003
+        with contextlib.suppress(OSError):  # no TCP, or not any more
+            # As asyncio does with every socket: a small message does not wait for an answer.
+            _socket.socket.setsockopt(self._raw, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
     def _find_peer(self) -> object:
         try:
