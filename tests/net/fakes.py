@@ -10,6 +10,7 @@ from ws_middleware.net.clock import SYSTEM
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+    from contextvars import Context
 
     import pytest
 
@@ -59,7 +60,9 @@ class FakeLoop:
         self.ready.append(handle)
         return handle
 
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> Handle:
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Handle:
         if self.closed:
             msg = "Event loop is closed"
             raise RuntimeError(msg)

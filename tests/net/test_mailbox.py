@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,6 +88,35 @@ def test_a_loop_that_was_closed_takes_nothing_however_often_it_is_asked(
 ) -> None:
     loop.closed = True
     assert [mailbox.post(lambda: None) for _ in range(3)] == [False, False, False]
+
+
+user: ContextVar[str] = ContextVar("user")
+
+
+def test_the_context_of_whoever_wakes_the_loop_stays_with_him() -> None:
+    async def run() -> None:
+        mailbox = Mailbox(asyncio.get_running_loop())
+        seen: list[str] = []
+        done = asyncio.Event()
+
+        async def task() -> None:
+            seen.append(user.get("nobody"))
+            done.set()
+
+        async def start() -> None:
+            seen.append(user.get("nobody"))
+            tasks.append(asyncio.create_task(task()))
+
+        def request() -> None:
+            user.set("ann")
+            mailbox.post(lambda: tasks.append(asyncio.create_task(start())))
+
+        tasks: list[asyncio.Task[None]] = []
+        await asyncio.to_thread(request)
+        await done.wait()
+        assert seen == ["nobody", "nobody"]
+
+    asyncio.run(asyncio.wait_for(run(), 10))
 
 
 def test_many_threads_each_in_its_order_on_a_real_loop() -> None:

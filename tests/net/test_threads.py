@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,3 +153,22 @@ def test_close_drops_what_is_queued_and_waits_for_nobody(group: ThreadGroup) -> 
     go.set()
     until(lambda: group.threads == 0)
     assert not ran.is_set()
+
+
+user: ContextVar[str] = ContextVar("user", default="nobody")
+
+
+def test_what_a_job_sets_is_not_there_for_the_next() -> None:
+    group = ThreadGroup("test", 1)
+    seen: queue.Queue[str] = queue.Queue()
+
+    def job() -> None:
+        seen.put(user.get())
+        user.set("ann")
+
+    try:
+        for _ in range(2):
+            group.submit(job)
+        assert [seen.get(timeout=5) for _ in range(2)] == ["nobody", "nobody"]
+    finally:
+        group.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class Mailbox:
         if not self._woken:
             self._woken = True
             try:
-                self._loop.call_soon_threadsafe(self._turn)
+                # A context of its own: what a request has set (its user, its trace) belongs to that
+                # request alone, and would else live on in every task that an action starts.
+                self._loop.call_soon_threadsafe(self._turn, context=Context())
             except RuntimeError:  # the loop has been closed, and not by us
                 self._closed = True
         # Closed meanwhile: it may have run or not, and whoever asks again is told so.

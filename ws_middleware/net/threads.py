@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class ThreadGroup:
         if job is None:
             return False
         try:
-            job()
+            Context().run(job)  # what a job sets is not for the next one, which is somebody else's
         except BaseException:
             _log.exception("a job in a %s thread failed", self.name)
         return True
