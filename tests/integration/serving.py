@@ -39,6 +39,9 @@ SERVERS = {
     "waitress": ["tests.integration.serve", "waitress", "{port}", "{app}"],
 }
 
+#: Errors, but for the connections that gunicorn leaves to the end of its process.
+WARNINGS = ["-W", "error", "-W", "ignore::ResourceWarning"]
+
 
 class Server(NamedTuple):
     """A server that runs an app."""
@@ -161,7 +164,7 @@ def serving(server: str, app: str, folder: Path, **environ: str) -> Iterator[Ser
     log_path = folder / f"{server}-{app}-{port}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-W", "error", "-m", *command],
+            [sys.executable, "-u", *WARNINGS, "-m", *command],
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
