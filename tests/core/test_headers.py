@@ -67,6 +67,7 @@ def test_accept_headers_with_subprotocol_and_cookies_in_order() -> None:
     "name",
     [
         pytest.param("Connection", id="connection"),
+        pytest.param("Content-Encoding", id="an encoding where there is no body"),
         pytest.param("CONTENT-LENGTH", id="a length where there is no body"),
         pytest.param("content-type", id="a type where there is no body"),
         pytest.param("Keep-Alive", id="keep-alive"),

@@ -136,6 +136,7 @@ class Visitor:
             origin=self.server.origin if origin == "same" else origin,  # type: ignore[arg-type]
             additional_headers={**self.headers, **headers},
             open_timeout=10,
+            close_timeout=2,
             compression=None,
         )
         assert ws.response is not None

@@ -18,6 +18,7 @@ __all__ = ["accept_headers", "problem_body", "refusal_headers", "status_phrase"]
 _NOT_ON_ACCEPT: Final = frozenset(
     {
         "connection",
+        "content-encoding",
         "content-length",
         "content-type",
         "keep-alive",
