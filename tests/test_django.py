@@ -375,6 +375,39 @@ def test_sync_events_use_the_orm_and_leave_no_connection(ann: Visitor, bob: Visi
     assert not any(said["left"] for said in heard)
 
 
+@pytest.mark.parametrize("path", ["/ws/async-events", "/ws/async-talk"])
+def test_async_handlers_use_the_orm_and_leave_no_connection(ann: Visitor, path: str) -> None:
+    for number in range(4):
+        with ann.connect(path) as ws:
+            ws.send(f"{number}")
+            said = {"name": "ann", "asked": f"{number}", "left": False}
+            assert json.loads(ws.recv(timeout=5)) == said
+
+
+def test_async_events_leave_no_connection_to_the_next_event(ann: Visitor, bob: Visitor) -> None:
+    with ann.connect("/ws/async-events") as one, bob.connect("/ws/async-events") as two:
+        for _ in range(3):
+            for ws in (one, two):
+                ws.send("hello")
+                assert json.loads(ws.recv(timeout=5))["left"] is False
+
+
+@pytest.mark.parametrize("path", ["/ws/async-events", "/ws/async-talk"])
+def test_a_connection_that_died_is_not_met_by_the_next_socket(
+    migrated: Path, tmp_path: Path, path: str
+) -> None:
+    database = Path(shutil.copy(migrated, tmp_path / "db.sqlite3"))
+    with serving("gunicorn", database, tmp_path) as site:
+        ann = Visitor(site, "ann")
+        with ann.connect(path) as ws:
+            ws.send("break")
+            with pytest.raises(ConnectionClosed):
+                ws.recv(timeout=5)
+        with ann.connect(path) as ws:
+            ws.send("hello")
+            assert json.loads(ws.recv(timeout=5))["name"] == "ann"
+
+
 def test_a_conversation_in_a_thread_uses_the_orm(bob: Visitor) -> None:
     with bob.connect("/ws/blocking") as ws:
         ws.send("hello")
@@ -744,6 +777,169 @@ def test_middleware_sees_the_path_and_may_choose_urls(migrated: Path) -> None:
         """,
         migrated,
         {"MIDDLEWARE": ["rules.Rules"]},
+    )
+
+
+# --- the test kit --------------------------------------------------------------------------------
+
+IN_MEMORY = """
+    from django.contrib.auth import get_user_model
+    from django.test import Client
+    from django.test.utils import setup_test_environment
+    from ws_middleware.testing import Refused, connect
+
+    setup_test_environment()
+    users = get_user_model().objects
+
+    def logged_in(name):
+        client = Client()
+        client.force_login(users.get(username=name))
+        return client
+
+    def refused(client, path, **options):
+        try:
+            connect(client, path, **options)
+        except Refused as refused:
+            return refused.status, refused.code
+        raise AssertionError(path)
+
+    ann, bob = logged_in("ann"), logged_in("bob")
+"""
+
+
+def run_in_memory(code: str, database: Path, settings: Mapping[str, object] | None = None) -> str:
+    """Run a test that uses Django's client, in a process of the project's own."""
+    both = textwrap.dedent(IN_MEMORY) + textwrap.dedent(code)
+    return run_code(both, database, settings)
+
+
+def test_in_memory_the_clients_login_counts(migrated: Path) -> None:
+    run_in_memory(
+        """
+        with connect(ann, "/ws/echo") as ws:
+            for message in ("hello", bytes([0, 1])):
+                ws.send(message)
+                assert ws.receive() == message
+            assert ("X-House", "rules") in ws.headers
+        assert ann.cookies["visited"].value == "/ws/echo"
+        assert refused(Client(), "/ws/echo") == (401, "login_required")
+        assert refused(ann, "/ws/echo", origin="https://evil.example")[0] == 403
+        assert refused(ann, "/ws/echo", origin=None) == (403, "origin_missing")
+        assert refused(ann, "/ws/echo?please=teapot") == (418, "")
+        assert refused(ann, "/nowhere/") == (404, "")
+
+        with connect(ann, "/ws/room/1"):
+            assert refused(bob, "/ws/room/1") == (403, "not_allowed")
+        ann.logout()
+        assert refused(ann, "/ws/echo") == (401, "login_required")
+        """,
+        migrated,
+    )
+
+
+def test_in_memory_a_login_through_a_page_counts_and_cookies_are_kept(migrated: Path) -> None:
+    run_in_memory(
+        """
+        client = Client(enforce_csrf_checks=True)
+        token = client.get("/login/").content.decode()
+        fields = {"username": "bob", "password": "bob", "csrfmiddlewaretoken": token}
+        assert client.post("/login/", fields).content == b"yes"
+        with connect(client, "/own/word/") as ws:
+            ws.send("hello")
+            assert ws.receive() == "2 bob word 'hello'"
+        assert client.cookies["word"].value == "word"
+        """,
+        migrated,
+    )
+
+
+def test_in_memory_what_a_view_sends_is_there_when_it_has_answered(migrated: Path) -> None:
+    run_in_memory(
+        """
+        with connect(ann, "/ws/room/1") as ws:
+            assert ann.post("/rooms/1/", {"text": "news"}).json() == {"sockets": 1}
+            assert ws.receive_json() == {"from": 1, "text": "news"}
+            ws.receive_nothing()
+        """,
+        migrated,
+    )
+
+
+def test_in_memory_handlers_use_the_database_of_the_test(migrated: Path) -> None:
+    run_in_memory(
+        """
+        import threading
+        from django.test import TestCase
+
+        class Rolled(TestCase):
+            def runTest(self):
+                carl = users.create_user("carl", password="carl")
+                self.client.force_login(carl)
+                with connect(self.client, "/ws/orm") as ws:
+                    ws.send("hello")
+                    said = ws.receive_json()
+                assert said["name"] == "carl"
+                assert said["thread"] == threading.get_ident()
+
+        Rolled().debug()
+        assert not users.filter(username="carl").exists()
+        """,
+        migrated,
+    )
+
+
+def test_in_memory_the_host_is_the_clients(migrated: Path) -> None:
+    run_in_memory(
+        """
+        evil = {"base_url": "http://evil.example"}
+        assert refused(ann, "/ws/echo", **evil)[0] in (400, 403)
+        with connect(ann, "/ws/echo", base_url="https://shop.example") as ws:
+            ws.send("hello")
+            assert ws.receive() == "hello"
+        other = Client(SERVER_NAME="shop.example", SERVER_PORT="8000", REMOTE_ADDR="203.0.113.9")
+        other.force_login(users.get(username="ann"))
+        with connect(other, "/ws/echo", origin="http://shop.example:8000"):
+            pass
+        assert refused(other, "/ws/echo", origin="http://shop.example")[0] == 403
+        """,
+        migrated,
+        {"ALLOWED_HOSTS": ["shop.example", "testserver"], "DEBUG": False},
+    )
+
+
+def test_in_memory_a_project_that_is_not_wrapped_says_so(migrated: Path) -> None:
+    said = run_in_memory(
+        """
+        try:
+            connect(ann, "/ws/echo")
+        except RuntimeError as error:
+            print(error)
+        try:
+            connect(users, "/ws/echo")
+        except TypeError as error:
+            print(error)
+        """,
+        migrated,
+        {"WSGI_APPLICATION": None},
+    )
+    no_websockets, no_client = said.splitlines()
+    assert no_websockets == (
+        "the project has no WebSockets: settings.WSGI_APPLICATION is None, and there has to be "
+        "application = sockets.wsgi(get_wsgi_application())"
+    )
+    assert no_client == (
+        "connect() takes app.test_client(), a django.test.Client or a WebSockets, got UserManager"
+    )
+
+
+def test_the_test_kit_needs_no_flask_for_django(migrated: Path) -> None:
+    run_in_memory(
+        """
+        with connect(ann, "/ws/echo"):
+            import sys
+            assert "flask" not in sys.modules
+        """,
+        migrated,
     )
 
 

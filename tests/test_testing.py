@@ -1011,7 +1011,7 @@ def test_a_test_client_alone_is_told_what_to_use(caplog: pytest.LogCaptureFixtur
 
 def test_something_else_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="test_client"):
-        connect(object(), "/ws")  # type: ignore[arg-type]
+        connect(object(), "/ws")
 
 
 def test_an_app_without_websockets_says_so() -> None:

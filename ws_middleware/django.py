@@ -8,16 +8,19 @@ the project's own accepts with `upgrade`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 from uuid import UUID
+from weakref import WeakSet
 from wsgiref.util import is_hop_by_hop
 
+from asgiref.sync import SyncToAsync
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 from django.http import HttpResponse
 from django.urls import ResolverMatch, set_urlconf
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
 
     from .config import Policy
@@ -78,7 +82,7 @@ class DjangoAuth:
 
     @cached_property
     def _handler(self) -> WSGIApplication:
-        if not DjangoHost.in_use:
+        if not DjangoHost.extensions:
             _log.warning(
                 "DjangoAuth is asked, but no Django project is the host, so settings.%s, "
                 "ALLOWED_HOSTS and CSRF_TRUSTED_ORIGINS are not read. Wrap Django's own handler, "
@@ -229,8 +233,8 @@ class DjangoHost:
     #: Where its settings come from, for errors.
     where: Final = f"settings.{_SETTING}"
 
-    #: Whether a project is the host of any `WebSockets`.
-    in_use: ClassVar[bool] = False
+    #: The `WebSockets` that the project is the host of, for its other code to find.
+    extensions: ClassVar[WeakSet[object]] = WeakSet()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -268,18 +272,24 @@ class DjangoHost:
         """Surround a call of the project's code as Django surrounds a request.
 
         Our threads live on between calls, and so do their database connections: one that has died
-        or is older than `CONN_MAX_AGE` must not be met by the next call.
+        or is older than `CONN_MAX_AGE` must not be met by the next call. In a test that connects in
+        memory the connection is the test's, and closing it would end its transaction.
         """
-        close_old_connections()
+        kept = [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
+        _close_old(kept)
         try:
             yield
         finally:
-            close_old_connections()
+            _close_old(kept)
 
     @classmethod
-    def wrap(cls, app: WSGIApplication, accept: Callable[..., WSGIApplication]) -> WSGIApplication:
+    def register(cls, extension: object) -> None:
+        """Be found by the project's other code."""
+        cls.extensions.add(extension)
+
+    @staticmethod
+    def wrap(app: WSGIApplication, accept: Callable[..., WSGIApplication]) -> WSGIApplication:
         """Return `app` as the door calls it: its views find `accept`, the way to an upgrade."""
-        cls.in_use = True
 
         def inner(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             if "HTTP_UPGRADE" not in environ and "HTTP_SEC_WEBSOCKET_KEY" not in environ:
@@ -294,6 +304,19 @@ class DjangoHost:
             return app(environ, start)
 
         return inner
+
+
+def _close_old(kept: Collection[BaseDatabaseWrapper]) -> None:
+    """Close old connections: this thread's, or those of the thread that a coroutine's ORM uses."""
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, does not raise
+        # Django's a... methods run in one thread of asgiref's, in the order in which they are
+        # asked for: so this is done before the handler's next one, and waits for nothing.
+        with contextlib.suppress(RuntimeError):  # the interpreter ends, and its connections too
+            SyncToAsync.single_thread_executor.submit(close_old_connections)
+        return
+    for connection in connections.all(initialized_only=True):
+        if connection not in kept:
+            connection.close_if_unusable_or_obsolete()
 
 
 def _origins(trusted: Sequence[str]) -> str | list[str]:

@@ -254,6 +254,7 @@ class WebSockets:
             _check_origins(told)
             self._context = host.context
             self.describe()
+            host.register(self)
         return host.wrap(app, self.upgrade)
 
     def _note_siblings(self) -> None:

@@ -1,10 +1,8 @@
-"""Connecting: through a Flask client and the whole app, or straight to a `WebSockets`."""
+"""Connecting: through a host's test client and the whole app, or straight to a `WebSockets`."""
 
 from __future__ import annotations
 
-import base64
-import json
-from http.cookies import SimpleCookie
+import sys
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -13,20 +11,19 @@ from ws_middleware.sockets import WebSockets
 
 from .client import ClientSocket
 from .stage import Stage
+from .upgrade import Refused, Request, check_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
+    from django.test import Client
     from flask.testing import FlaskClient
 
 __all__ = ["Connector", "Refused", "close_leftovers", "connect"]
 
-#: What a browser would draw by lot.
-_KEY: Final = base64.b64encode(b"sixteen is enough"[:16]).decode()
 _LOCAL: Final = ("127.0.0.1", 50_000)
 _DEFAULT_URL: Final = "http://localhost"
-_SWITCHING: Final = 101
 #: Virtual seconds that an answer may take; the session's own limit comes before.
 _ANSWER: Final = 3600.0
 
@@ -34,47 +31,8 @@ _ANSWER: Final = 3600.0
 _stages: Final[list[Stage]] = []
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer
-    """The upgrade was refused.
-
-    `status`, `headers` and `body` are those of the HTTP answer; `code` and `detail` those of its
-    problem document, "" where the app sent a body of its own. With `refuse_with="close"` there is
-    no HTTP answer: then `close_code` is what the client gets (4401), and `status` is that less
-    4000.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        code: str = "",
-        detail: str = "",
-        *,
-        headers: Iterable[tuple[str, str]] = (),
-        body: bytes = b"",
-        close_code: int | None = None,
-    ) -> None:
-        super().__init__(" ".join(str(part) for part in (status, code, detail) if part))
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.headers = tuple(headers)
-        self.body = body
-        self.close_code = close_code
-
-    @classmethod
-    def over_http(cls, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Refused:
-        """Read an HTTP answer."""
-        code = detail = ""
-        try:
-            document = json.loads(body)
-            code, detail = str(document["code"]), str(document["detail"])
-        except (ValueError, KeyError, TypeError):
-            pass  # an answer of the app's own
-        return cls(status, code, detail, headers=headers, body=body)
-
-
 def connect(
-    client: FlaskClient | WebSockets,
+    client: FlaskClient | Client | WebSockets,
     path: str,
     *,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
@@ -88,8 +46,9 @@ def connect(
     """Open a WebSocket in memory.
 
     Args:
-        client: Flask's test client: its cookies go along, its base URL holds, and the request takes
-            the way through the whole app. Or a `WebSockets`, as if through a port of its own.
+        client: Flask's test client, or Django's: its cookies go along, its base URL holds, and the
+            request takes the way through the whole app, which for Django is the one that
+            `settings.WSGI_APPLICATION` names. Or a `WebSockets`, as if through a port of its own.
         path: where to, with a query if there is one.
         headers: more header fields.
         origin: "same" is what a page of this host sends; `None` sends none, as a program does.
@@ -101,7 +60,7 @@ def connect(
 
     Raises:
         Refused: the upgrade was refused.
-        TypeError: `client` is neither.
+        TypeError: `client` is none of these.
         ConfigError: the settings as a whole are wrong.
         RuntimeError: the app has no `WebSockets`, or an event loop runs in this thread.
     """
@@ -111,19 +70,39 @@ def connect(
     options: dict[str, Any] = {"answer_pings": answer_pings, "raise_errors": raise_errors}
     ws = ClientSocket(stage, address or _LOCAL, **options)
     stage.clients.append(ws)
-    request = _Request(path, _pairs(headers), origin, tuple(subprotocols), base_url, address)
+    request = Request(path, _pairs(headers), origin, tuple(subprotocols), base_url, address)
     stage.caller = ws
     try:
-        if isinstance(client, WebSockets):
-            _connect_directly(stage, client, ws, request)
-        else:
-            _connect_through_flask(stage, client, ws, request)
+        _connect(stage, client, ws, request)
     except BaseException:
         stage.leave(ws)
         raise
     finally:
         stage.caller = None
     return ws
+
+
+def _connect(
+    stage: Stage, client: FlaskClient | Client | WebSockets, ws: ClientSocket, request: Request
+) -> None:
+    """Take the client's way. Whose client it is has been imported; nothing else need be there."""
+    flask, django = sys.modules.get("flask.testing"), sys.modules.get("django.test.client")
+    if isinstance(client, WebSockets):
+        _connect_directly(stage, client, ws, request)
+    elif flask is not None and isinstance(client, flask.FlaskClient):
+        from .through_flask import connect_through_flask  # noqa: PLC0415 - the extra "flask"
+
+        connect_through_flask(stage, client, ws, request)
+    elif django is not None and isinstance(client, django.Client):
+        from .through_django import connect_through_django  # noqa: PLC0415 - the extra "django"
+
+        connect_through_django(stage, client, ws, request)
+    else:
+        msg = (
+            "connect() takes app.test_client(), a django.test.Client or a WebSockets, "
+            f"got {type(client).__name__}"
+        )
+        raise TypeError(msg)
 
 
 def _current_stage() -> Stage:
@@ -138,47 +117,11 @@ def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple
     return list(headers if items is None else items())
 
 
-class _Request:
-    """What a client asks for."""
-
-    def __init__(
-        self,
-        path: str,
-        headers: list[tuple[str, str]],
-        origin: str | None,
-        subprotocols: tuple[str, ...],
-        base_url: str | None,
-        address: tuple[str, int] | None,
-    ) -> None:
-        self.path = path
-        self.base_url = base_url
-        self.address = address
-        self._headers = headers
-        self._origin = origin
-        self._subprotocols = subprotocols
-
-    def fields(self, scheme: str, host: str) -> list[tuple[str, str]]:
-        """Return the header fields of the upgrade request but for the Host."""
-        fields = {
-            "Upgrade": "websocket",
-            "Connection": "Upgrade",
-            "Sec-WebSocket-Key": _KEY,
-            "Sec-WebSocket-Version": "13",
-        }
-        if self._origin is not None:
-            fields["Origin"] = f"{scheme}://{host}" if self._origin == "same" else self._origin
-        if self._subprotocols:
-            fields["Sec-WebSocket-Protocol"] = ", ".join(self._subprotocols)
-        given = {name.lower() for name, _ in self._headers}
-        own = [pair for pair in fields.items() if pair[0].lower() not in given]
-        return [*own, *self._headers]
-
-
 # --- straight to a WebSockets --------------------------------------------------------------------
 
 
 def _connect_directly(
-    stage: Stage, sockets: WebSockets, ws: ClientSocket, request: _Request
+    stage: Stage, sockets: WebSockets, ws: ClientSocket, request: Request
 ) -> None:
     engine, runtime = stage.open(sockets)
     url = urlsplit(request.base_url or _DEFAULT_URL)
@@ -190,70 +133,7 @@ def _connect_directly(
     stage.start(SocketLink(engine, runtime))
     ws.request("\r\n".join([*lines, "", ""]).encode("latin-1"))
     stage.wait_for(_ANSWER, lambda: ws.is_answered)
-    _check_answer(ws)
-
-
-def _check_answer(ws: ClientSocket) -> None:
-    answer = ws.answer
-    if answer.status != _SWITCHING:
-        raise Refused.over_http(answer.status or 0, answer.headers, answer.body)
-    if not ws.was_let_in:
-        code, reason = ws.close_code or 0, ws.close_reason
-        raise Refused(code - 4000, reason, headers=answer.headers, close_code=code)
-
-
-# --- through a Flask app -------------------------------------------------------------------------
-
-
-def _connect_through_flask(
-    stage: Stage, client: FlaskClient, ws: ClientSocket, request: _Request
-) -> None:
-    from flask.testing import EnvironBuilder, FlaskClient  # noqa: PLC0415 - the extra "flask"
-
-    if not isinstance(client, FlaskClient):
-        msg = f"connect() takes app.test_client() or a WebSockets, got {type(client).__name__}"
-        raise TypeError(msg)
-    found = [each for each in client.application.extensions.values() if _is_sockets(each)]
-    if not found:
-        msg = "the app has no WebSockets: call sockets.init_app(app) before connect()"
-        raise RuntimeError(msg)
-    for sockets in found:
-        stage.open(sockets)
-    overrides = {}
-    if request.address is not None:
-        overrides = {"REMOTE_ADDR": request.address[0], "REMOTE_PORT": str(request.address[1])}
-    builder = EnvironBuilder(
-        client.application, request.path, base_url=request.base_url, environ_overrides=overrides
-    )
-    for name, value in request.fields(builder.url_scheme, builder.host):
-        builder.headers.add(name, value)
-    response = client.open(builder)
-    if ws.link is None:
-        if response.status_code == _SWITCHING:
-            msg = f"{request.path} is served by somebody else: ws_middleware never saw a yes"
-            raise RuntimeError(msg)
-        body = response.get_data()
-        raise Refused.over_http(response.status_code, list(response.headers), body)
-    stage.settle()
-    _check_answer(ws)
-    _keep_cookies(client, ws, builder.host)
-
-
-def _is_sockets(extension: object) -> bool:
-    return isinstance(extension, WebSockets)
-
-
-def _keep_cookies(client: FlaskClient, ws: ClientSocket, host: str) -> None:
-    """Put what the 101 sets into the client's jar, as a browser does."""
-    for name, value in ws.headers:
-        if name.lower() != "set-cookie":
-            continue
-        for key, morsel in SimpleCookie(value).items():
-            where = {"domain": morsel["domain"] or host, "path": morsel["path"] or "/"}
-            if morsel["max-age"] == "0":
-                client.delete_cookie(key, **where)
-            else:
-                client.set_cookie(key, morsel.value, origin_only=not morsel["domain"], **where)
+    check_answer(ws)
 
 
 # --- for a whole test ----------------------------------------------------------------------------
@@ -272,7 +152,7 @@ class Connector:
 
     def __call__(
         self,
-        client: FlaskClient | WebSockets,
+        client: FlaskClient | Client | WebSockets,
         path: str,
         **options: Any,  # noqa: ANN401 - those of `connect`
     ) -> ClientSocket:

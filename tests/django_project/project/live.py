@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import connection
 
@@ -39,6 +40,31 @@ def ask(ws: WebSocket, message: str) -> None:
     left = connection.connection is not None
     name = get_user_model().objects.get(pk=ws.user.id).username
     ws.send_json({"name": name, "asked": message, "left": left, "thread": threading.get_ident()})
+
+
+async def ask_async(ws: WebSocket, message: str) -> None:
+    """Do the same with Django's `a...` methods, which run in a thread of asgiref's."""
+    left = await sync_to_async(lambda: connection.connection is not None)()
+    if message == "break":
+        await sync_to_async(break_connection)()
+    user = await get_user_model().objects.aget(pk=ws.user.id)
+    ws.send_json({"name": user.username, "asked": message, "left": left})
+
+
+def break_connection() -> None:
+    """Do what the end of the database's server does: the next query fails."""
+    connection.ensure_connection()
+    connection.connection.close()
+
+
+events = sockets.route("/ws/async-events")
+events.on_message(ask_async)
+
+
+@sockets.route("/ws/async-talk")
+async def talk(ws: WebSocket) -> None:
+    async for message in ws:
+        await ask_async(ws, str(message))
 
 
 @sockets.route("/ws/blocking")
