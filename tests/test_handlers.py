@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import queue
 import threading
 import time
@@ -575,6 +576,49 @@ def test_a_def_conversation_loses_nothing_over_timeouts(serve: Serve, sockets: W
             if number % 20 == 0:
                 time.sleep(0.002)
         assert outcome.result(5) == [str(number) for number in range(200)]
+
+
+def test_a_def_conversation_takes_what_is_there_with_a_timeout_of_0(
+    serve: Serve, sockets: WebSockets
+) -> None:
+    outcome: Future[list[Any]] = Future()
+
+    @sockets.route("/")
+    def handler(ws: BlockingWebSocket) -> None:
+        for _ in range(50):
+            got = [ws.receive(math.inf), ws.receive(0), ws.receive(timeout=-1), ws.receive(1e-9)]
+            for timeout in (0, -1.5):
+                with pytest.raises(TimeoutError, match=f"no message came within {timeout} s"):
+                    ws.receive(timeout)
+            ws.send_json(got)
+        outcome.set_result(got)
+
+    with serve(sockets).peer() as peer:
+        peer.upgrade("/")
+        for _ in range(50):
+            peer.send(b"".join(frame(TEXT, text) for text in (b"a", b"b", b"c", b"d")))
+            assert peer.read_frame().payload == b'["a","b","c","d"]'
+        assert outcome.result(5) == ["a", "b", "c", "d"]
+
+
+def test_a_def_conversation_with_a_timeout_of_0_sees_the_end(
+    serve: Serve, sockets: WebSockets
+) -> None:
+    outcome: Future[Any] = Future()
+
+    @sockets.route("/")
+    def handler(ws: BlockingWebSocket) -> None:
+        ws.send("ready")
+        while not ws.closed:
+            time.sleep(0.001)
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.receive(timeout=0)
+        outcome.set_result(closed.value.code)
+
+    with connect(serve(sockets)) as client:
+        client.recv(5)
+        client.close(4001)
+    assert outcome.result(5) == 4001
 
 
 def test_a_def_conversation_sees_the_end_of_its_peer(serve: Serve, sockets: WebSockets) -> None:

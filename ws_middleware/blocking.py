@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 from .codec import load_json
 from .errors import ConnectionClosed
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from .websocket import WebSocket
 
 __all__ = ["BlockingWebSocket"]
+
+#: Seconds that a loop which is blocked by somebody's handler may hold up a `receive`.
+_LOOP: Final = 1.0
 
 
 class BlockingWebSocket:
@@ -34,17 +39,42 @@ class BlockingWebSocket:
         return repr(self._websocket).replace("WebSocket", "BlockingWebSocket", 1)
 
     def receive(self, timeout: float | None = None) -> str | bytes:
-        """Return the next message; wait at most `timeout` seconds.
+        """Return the next message.
+
+        Args:
+            timeout: seconds to wait at most; 0, or less, takes one that has come already. `None`
+                waits for as long as it takes.
 
         Raises:
-            TimeoutError: none came in time.
-            ConnectionClosed: the socket has ended.
+            TimeoutError: none came in time. Nothing is lost: the next call returns it.
+            ConnectionClosed: the socket has ended, and all that came before has been taken.
         """
         if self._asked is None:
             self._asked = self._ask()
-        message = self._asked.result(timeout)
+        receipt, wait = self._asked, timeout
+        if timeout is not None:
+            wait = min(max(timeout, 0.0), threading.TIMEOUT_MAX)
+        try:
+            message = receipt.result(wait)
+        except TimeoutError:
+            self._hear_loop()
+            if not receipt.done:
+                msg = f"no message came within {timeout:g} s"
+                raise TimeoutError(msg) from None
+            message = receipt.result()
         self._asked = None
         return message
+
+    def _hear_loop(self) -> None:
+        """Wait until the loop has dealt with what it was asked for.
+
+        Messages lie with the loop, and a short timeout may end before it has looked: then one that
+        was there would be found or missed by chance.
+        """
+        heard: Receipt[None] = Receipt()
+        if self._websocket.link.run(lambda: heard.resolve(None)):
+            with contextlib.suppress(TimeoutError):
+                heard.result(_LOOP)
 
     def _ask(self) -> Receipt[str | bytes]:
         receipt: Receipt[str | bytes] = Receipt()

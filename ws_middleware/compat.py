@@ -32,7 +32,6 @@ from .config import Heartbeat, Limits
 from .errors import ConfigError
 from .errors import ConnectionClosed as _Closed
 from .gate.auth.anonymous import ANONYMOUS, Anonymous
-from .receipt import Receipt
 from .sockets import WebSockets
 from .wsgi import OFFER
 
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
 
     from .blocking import BlockingWebSocket
     from .config import Policy
+    from .receipt import Receipt
 
     _ClosedBase = RuntimeError
 else:
@@ -66,8 +66,6 @@ _OPTIONS: Final = "SOCK_SERVER_OPTIONS"
 _CONVERSATIONS: Final = 100
 #: Bytes of a reason in a close frame (RFC 6455 section 5.5).
 _REASON: Final = 123
-#: Seconds for the loop to say whether a message is there.
-_LOOP: Final = 1.0
 #: A close frame without a code, and no close frame (RFC 6455 section 7.4.1).
 _NO_TEXT: Final = (1005, 1006)
 
@@ -146,24 +144,11 @@ class Server:
             ConnectionClosed: the socket has ended, and all that came before has been taken.
         """
         try:
-            return self._receive(timeout)
-        except _Closed as closed:
-            raise self._ended(closed) from None
-
-    def _receive(self, timeout: float | None) -> str | bytes | None:
-        try:
             return self._websocket.receive(timeout)
         except TimeoutError:
-            pass
-        # Messages lie with the loop, and it has only been asked for one: give it time to answer, so
-        # that a message that is there is found with any timeout.
-        answered: Receipt[None] = Receipt()
-        try:
-            if self._websocket.link.run(lambda: answered.resolve(None)):
-                answered.result(_LOOP)
-            return self._websocket.receive(0)
-        except TimeoutError:
             return None
+        except _Closed as closed:
+            raise self._ended(closed) from None
 
     def close(self, reason: int | None = None, message: str | None = None) -> None:
         """Close the socket with a code, 1000 where none is given, and a text.
