@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import time
 from dataclasses import dataclass, field
@@ -394,6 +395,53 @@ def test_a_view_without_a_user_is_a_401(make: Callable[..., WebSockets]) -> None
     sockets, answered = make(), Answered()
     b"".join(sockets.wsgi(accepting(sockets, None))(upgrade("/view"), answered))
     assert answered.status == "401 Unauthorized"
+    assert counts(sockets) == (0, 0, 0)
+
+
+def not_bob(user: Principal, request: UpgradeRequest) -> bool:
+    assert request.path == "/view"
+    return user.id != "bob"
+
+
+async def not_bob_async(user: Principal, request: UpgradeRequest) -> bool:
+    return not_bob(user, request)
+
+
+@pytest.mark.parametrize("authorize", [not_bob, not_bob_async])
+@pytest.mark.parametrize("given_by", ["app", "view"])
+def test_a_view_may_say_who_it_is_and_authorize_has_a_say_too(
+    make: Callable[..., WebSockets], authorize: Any, given_by: str
+) -> None:
+    policy = {"authorize": authorize}
+    sockets = make(**(policy if given_by == "app" else {}))
+
+    def view(user: str) -> WSGIApplication:
+        return sockets.upgrade(wait, user=user, **(policy if given_by == "view" else {}))
+
+    answered = Answered()
+    body = b"".join(sockets.wsgi(view("bob"))(upgrade("/view"), answered))
+    assert (answered.status, json.loads(body)["code"]) == ("403 Forbidden", "not_allowed")
+    assert counts(sockets) == (0, 0, 0)
+    _, head = served(sockets.wsgi(view("ann")), upgrade("/view"))
+    assert head.startswith(b"HTTP/1.1 101 ")
+
+
+def test_a_view_may_do_without_the_apps_authorize(make: Callable[..., WebSockets]) -> None:
+    sockets = make(authorize=lambda user, request: False)
+    view = sockets.upgrade(wait, user="ann", authorize=None)
+    _, head = served(sockets.wsgi(view), upgrade("/view"))
+    assert head.startswith(b"HTTP/1.1 101 ")
+
+
+def test_an_authorize_that_fails_lets_nobody_through_a_view(
+    make: Callable[..., WebSockets],
+) -> None:
+    sockets, answered = (
+        make(authorize=lambda user, request: request.path_params["room"]),
+        Answered(),
+    )
+    b"".join(sockets.wsgi(accepting(sockets))(upgrade("/view"), answered))
+    assert answered.status == "500 Internal Server Error"
     assert counts(sockets) == (0, 0, 0)
 
 

@@ -280,7 +280,7 @@ class WebSockets:
             user: who it is; `None` is a 401, `Principal("")` is anybody.
             name: its name in logs and audiences; the path of the request where none is given.
             subprotocols: those it speaks.
-            policy: what is different here from the app's policy; `auth` has no say.
+            policy: what differs here from the app's policy; `auth` is not asked, `authorize` is.
 
         Raises:
             ConfigError: the handler or a value is wrong.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .core.headers import problem_body, refusal_headers, status_phrase
 from .net.takeover import CannotTake
-from .types import Granted, Refusal, UpgradeRequest
+from .types import Refusal, UpgradeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -80,7 +80,8 @@ class WSGIMiddleware:
         start_response: StartResponse,
     ) -> Iterable[bytes]:
         """Let the app decide; take over only an answer that was made by us."""
-        offer = environ[OFFER] = Offer(engine, request_from_environ(environ, engine.clock.wall()))
+        request = request_from_environ(environ, engine.clock.wall())
+        offer = environ[OFFER] = Offer(engine, sidecar, request)
 
         def capture(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:  # noqa: ANN401
             if offer.admission is None or not status.startswith("101"):
@@ -112,8 +113,9 @@ class WSGIMiddleware:
 class Offer:
     """What an app finds in `environ["ws_middleware.upgrade"]`: the way to accept by itself."""
 
-    def __init__(self, engine: Engine, request: UpgradeRequest) -> None:
+    def __init__(self, engine: Engine, sidecar: Sidecar, request: UpgradeRequest) -> None:
         self._engine = engine
+        self._sidecar = sidecar
         self._request = request
         #: Whether the app is still being called: what it yields later cannot accept any more.
         self.is_open = True
@@ -125,19 +127,22 @@ class Offer:
     def accept(
         self, route: Route, principal: Principal | None, *, needs_origin: bool = True
     ) -> Refusal | None:
-        """Check what the app cannot know, and admit its user; a refusal is to be answered."""
+        """Check what the app cannot know, ask `authorize`, and admit its user.
+
+        A refusal is to be answered.
+        """
         if not self.is_open:
             why = "upgrade() was called while the answer was read: call it before returning"
             return Refusal(500, "accepted_too_late", "the server could not decide", why)
         candidate = self._engine.gate.check_view(self._request, route, needs_origin=needs_origin)
         if isinstance(candidate, Refusal):
             return candidate
-        verdict: Granted | Refusal = (
-            Refusal(401, "credential_refused", "log in first", "the view gave no user")
-            if principal is None
-            else Granted(principal)
-        )
-        outcome = self._engine.conclude(candidate, verdict, self._engine.clock.now())
+        now = self._engine.clock.now()
+        if principal is None:
+            nobody = Refusal(401, "credential_refused", "log in first", "the view gave no user")
+            outcome = self._engine.conclude(candidate, nobody, now)
+        else:
+            outcome = self._engine.settle(candidate, now, self._sidecar.ensure, principal)
         if isinstance(outcome, Refusal):
             return outcome
         self.admission = outcome

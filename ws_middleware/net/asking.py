@@ -63,14 +63,18 @@ class Asker:
             return verdict
 
     def ask_blocking(
-        self, candidate: Candidate, runtime: Callable[[], Runtime], timeout: float
+        self,
+        candidate: Candidate,
+        runtime: Callable[[], Runtime],
+        timeout: float,
+        principal: Principal | None = None,
     ) -> Granted | Refusal:
         """Ask in this thread, which may block.
 
         Coroutines run on the runtime's loop, where their clients (pools, sessions) live, and have
-        `timeout` seconds.
+        `timeout` seconds. Where a view has said who it is, `principal`, only `authorize` is asked.
         """
-        questions = _questions(candidate)
+        questions = _questions(candidate, principal)
         try:
             question = next(questions)
             while True:
@@ -144,12 +148,15 @@ class Asker:
             raise RuntimeError(repr(error)) from error
 
 
-def _questions(candidate: Candidate) -> Generator[_Question, Any, Granted | Refusal]:
+def _questions(
+    candidate: Candidate, principal: Principal | None = None
+) -> Generator[_Question, Any, Granted | Refusal]:
     """Yield what to ask, take the answers, return the verdict; whatever goes wrong is a refusal."""
     request, policy = candidate.request, candidate.entry.policy
     asked: object = policy.auth
     try:
-        verdict = read_verdict((yield policy.auth, (request,)))
+        said = principal if principal is not None else (yield policy.auth, (request,))
+        verdict = read_verdict(said)
         if isinstance(verdict, Granted) and policy.authorize is not None:
             asked = policy.authorize
             assert isinstance(verdict.principal, Principal)

@@ -184,12 +184,30 @@ class Engine:
         outcome = self.gate.check(request, now)
         if isinstance(outcome, Refusal):
             return outcome
+        return self.settle(outcome, now, runtime)
+
+    def settle(
+        self,
+        candidate: Candidate,
+        now: float,
+        runtime: Callable[[], Runtime],
+        principal: Principal | None = None,
+    ) -> Refusal | Admission:
+        """Ask the app's callables about a candidate, in the calling thread, and conclude.
+
+        Args:
+            candidate: has passed the gate's own checks.
+            now: monotonic seconds.
+            runtime: where coroutines run.
+            principal: who it is, where a view of the app's own has said so.
+        """
+        timeout = self.limits.upgrade_timeout
         try:
-            verdict = self.asker.ask_blocking(outcome, runtime, self.limits.upgrade_timeout)
+            verdict = self.asker.ask_blocking(candidate, runtime, timeout, principal)
         except BaseException:
-            outcome.slot.release()
+            candidate.slot.release()
             raise
-        return self.conclude(outcome, verdict, now)
+        return self.conclude(candidate, verdict, now)
 
     def conclude(
         self, candidate: Candidate, verdict: Granted | Refusal, now: float
