@@ -134,6 +134,18 @@ def test_proxy_fix_inside_is_not_seen_by_the_gate(
         assert talk(ws)["peer"] == "127.0.0.1"
 
 
+def test_gunicorn_believes_its_own_proxy_and_so_does_the_gate(
+    serve: Callable[[str], Server],
+) -> None:
+    server = serve("inside")
+    if server.name != "gunicorn":
+        pytest.skip("it is gunicorn's forwarded_allow_ips")
+    proto = {"X-Forwarded-Proto": "https"}
+    with Visitor(server).connect("/ws/own", f"https://{server.host}", **ANN, **proto) as ws:
+        assert talk(ws)["scheme"] == "https"
+    assert Visitor(server).refused("/ws/own", **ANN, **proto).code == "origin_not_allowed"
+
+
 # --- mounts --------------------------------------------------------------------------------------
 
 
