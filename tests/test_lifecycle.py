@@ -1041,7 +1041,7 @@ def test_a_whole_life_on_either_loop(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     module = asyncio if kind == "asyncio" else pytest.importorskip("uvloop")
-    monkeypatch.setattr(sidecar_module, "_new_loop", module.new_event_loop)
+    monkeypatch.setattr(sidecar_module, "new_loop", lambda host: module.new_event_loop())
     sockets = WebSockets(auth=Anonymous())
     echo(sockets)
     served = serve(sockets)

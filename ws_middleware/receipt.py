@@ -11,6 +11,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
+from .native import Event, Lock, can_yield
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -22,13 +24,13 @@ T = TypeVar("T")
 class _Waiting(threading.local):
     """How a thread waits. Those of the test kit take turns, and have their own way."""
 
-    wait: Callable[[threading.Event, float | None], bool] = staticmethod(threading.Event.wait)
+    wait: Callable[[Event, float | None], bool] = staticmethod(Event.wait)
 
 
 waiting: Final = _Waiting()
 
 #: Guards every change of a receipt; held for a few instructions, so one for all is enough.
-_lock = threading.Lock()
+_lock = Lock()
 
 
 class Receipt(Generic[T]):
@@ -95,15 +97,19 @@ class Receipt(Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Wait in this thread, at most `timeout` seconds, and return the outcome.
 
+        A greenlet of gevent lets the others of its thread run meanwhile.
+
         Raises:
             RuntimeError: an event loop runs in this thread: waiting would stop it. `await` instead.
             TimeoutError: it is not known after `timeout` seconds.
         """
         if not self._done:
-            if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, does not raise
+            running = asyncio._get_running_loop()  # noqa: SLF001 - documented, does not raise
+            # Where greenlets share the thread, the loop may well be that of another one.
+            if running is not None and not can_yield():
                 msg = "result() would block this thread's event loop; await the receipt instead"
                 raise RuntimeError(msg)
-            event = threading.Event()
+            event = Event()
             self.add_done_callback(event.set)
             if not waiting.wait(event, timeout):
                 msg = f"no outcome after {timeout} s"
@@ -147,7 +153,7 @@ def _resolve(waiter: asyncio.Future[None]) -> None:
 def _reset() -> None:
     """A child inherits the lock in whatever state another thread had it."""
     global _lock  # noqa: PLW0603 - one lock for all is the point of it
-    _lock = threading.Lock()
+    _lock = Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -8,7 +8,6 @@ names) is checked in the caller's thread, where the exception belongs.
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from .codec import dump_json, load_json
@@ -16,6 +15,7 @@ from .codes import check_close
 from .errors import ConnectionClosed, MessageTooBig, TooManyRooms
 from .inbox import Inbox
 from .names import Name, as_name
+from .native import Lock
 from .receipt import Receipt
 from .types import EncodedMessage
 
@@ -34,7 +34,7 @@ _STREAK: Final = 64
 
 #: Guards the counts of what threads have posted; held for an addition. (A child of a fork has no
 #: open websocket, so it never needs this one.)
-_posting: Final = threading.Lock()
+_posting: Final = Lock()
 
 
 class WebSocket:

@@ -7,11 +7,11 @@ held for microseconds.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ws_middleware.native import Lock
 from ws_middleware.types import Refusal
 
 from .auth.anonymous import Anonymous
@@ -94,7 +94,7 @@ class Gate:
         self._proxies = TrustedProxies(trusted_proxies)
         self._refuse_with = refuse_with
         self._table: PathTable[_Guarded] = PathTable()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._undecided = 0
         self._open = 0
         self._per_user: Counter[tuple[str, str]] = Counter()

@@ -8,7 +8,6 @@ its peer.
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ws_middleware.errors import BrokerRequired, MessageTooBig
+from ws_middleware.native import Lock
 from ws_middleware.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _Tally:
     """Adds up the loops' shares of one receipt."""
 
     def __init__(self, shares: int) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._missing = shares
         self._count = 0
         self.receipt: Receipt[Sent] = Receipt()
@@ -80,7 +80,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._branches: tuple[Branch, ...] = ()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         #: Whether other processes of the same server have sockets that are not reached from here.
         self.has_siblings = False
         #: What a socket may have waiting, by route: no message can be larger.
@@ -98,7 +98,7 @@ class Hub:
 
     def after_fork(self) -> None:
         """A child has none of the loops."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._branches = ()
 
     def send(

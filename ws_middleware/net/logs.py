@@ -6,15 +6,17 @@ Text that a peer chose is escaped and cut, so that it can neither forge a line n
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING, Final
+
+from ws_middleware.native import Lock, is_ours
 
 if TYPE_CHECKING:
     from ws_middleware.core.events import Closed
+    from ws_middleware.native import Host
     from ws_middleware.types import Refusal, UpgradeRequest
     from ws_middleware.websocket import WebSocket
 
-__all__ = ["RefusalLog", "log_close", "log_open", "safe"]
+__all__ = ["RefusalLog", "log_close", "log_open", "relay", "safe"]
 
 _log: Final = logging.getLogger("ws_middleware.socket")
 _gate_log: Final = logging.getLogger("ws_middleware.gate")
@@ -74,6 +76,34 @@ def log_close(websocket: WebSocket, closed: Closed, *, after: float, taken: int,
     )
 
 
+class _Relay(logging.Filter):
+    """Hands what our own threads log to greenlets: the locks of `logging` are theirs under gevent.
+
+    Another thread that meets such a lock waits until the hub turns, so that a busy view would stop
+    every socket; and a greenlet that waits for a busy thread may never be woken.
+    """
+
+    host: Host
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Pass what is logged elsewhere."""
+        if not is_ours():
+            return True
+        self.host.spawn(lambda: logging.getLogger(record.name).handle(record))
+        return False
+
+
+_relay: Final = _Relay()
+
+
+def relay(host: Host) -> None:
+    """From now on, write what our own threads log in the greenlets of `host`."""
+    _relay.host = host
+    for name in list(logging.Logger.manager.loggerDict):
+        if name.startswith("ws_middleware."):
+            logging.getLogger(name).addFilter(_relay)
+
+
 #: Codes that more often mean a missing setting than an attack: the first is a warning.
 _SETTINGS: Final = frozenset({"origin_not_allowed", "origin_missing"})
 
@@ -82,7 +112,7 @@ class RefusalLog:
     """A line for each refusal, but not for each of a flood. From any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._budget = _REFUSALS_PER_SECOND
         self._at = 0.0
         self._unsaid = 0

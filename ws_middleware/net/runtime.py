@@ -6,11 +6,11 @@ Everything here is touched by that loop's thread only, but for `run`, `is_curren
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from ws_middleware.hub.hub import FanOut
 from ws_middleware.hub.registry import Registry
+from ws_middleware.native import get_ident
 from ws_middleware.receipt import Receipt
 
 from .clock import SYSTEM
@@ -57,7 +57,7 @@ class Runtime:
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock = SYSTEM) -> None:
         self.loop = loop
         self.clock = clock
-        self.thread_id = threading.get_ident()
+        self.thread_id = get_ident()
         self.wheel = Wheel(loop, clock)
         self.mailbox = Mailbox(loop)
         self.registry = Registry()
@@ -74,7 +74,7 @@ class Runtime:
 
     def is_current(self) -> bool:
         """Whether the calling thread is this loop's. From any thread."""
-        return threading.get_ident() == self.thread_id
+        return get_ident() == self.thread_id
 
     def run(self, action: Callable[[], object]) -> bool:
         """Run `action` on the loop: now if this is its thread, else soon. From any thread.

@@ -13,16 +13,19 @@ import atexit
 import contextlib
 import logging
 import os
-import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from ws_middleware.native import Host, Lock, start_thread
 from ws_middleware.receipt import Receipt
 from ws_middleware.types import Refusal
 
 from .engine import Admission
 from .link import SocketLink
 from .listener import Listener
+from .logs import relay
+from .loops import new_loop
 from .runtime import Runtime
 from .takeover import find_socket, take
 from .takeover_tls import TLSConnection
@@ -59,22 +62,14 @@ _sidecars: weakref.WeakSet[Sidecar] = weakref.WeakSet()
 _inherited: Final[list[object]] = []
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop  # noqa: PLC0415 - the extra "speed"
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
 class Sidecar:
     """The loop of one engine. `ensure`, `listen` and `close` from any thread but the loop's own."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._pid = os.getpid()
+        self._started: Receipt[Runtime] | None = None
         self._runtime: Runtime | None = None
         self._watchdog: Watchdog | None = None
         self._listeners: list[Listener] = []
@@ -85,20 +80,27 @@ class Sidecar:
     def ensure(self) -> Runtime:
         """Return the runtime; start the thread if it does not run in this process yet."""
         with self._lock:
-            if self._runtime is None:
-                started: Receipt[Runtime] = Receipt()
-                threading.Thread(
-                    target=self._work, args=(started,), name="ws-sidecar", daemon=True
-                ).start()
-                self._runtime = started.result(10)
-                self._watchdog = Watchdog(self._runtime)
-                self._watchdog.start()
-            return self._runtime
+            started = self._started
+            if started is None:
+                started = self._started = Receipt()
+                host = Host.here()
+                if host is not None:
+                    relay(host)
+                start_thread(partial(self._work, started, host), "ws-sidecar")
+        # Not under the lock: a greenlet that waits lets others come here.
+        return started.result(10)
 
-    def _work(self, started: Receipt[Runtime]) -> None:
-        loop = _new_loop()
+    def _work(self, started: Receipt[Runtime], host: Host | None) -> None:
+        try:
+            loop = new_loop(host)
+        except OSError as error:  # no descriptors are left; later there may be some
+            self._started = None
+            started.fail(error)
+            return
         asyncio.set_event_loop(loop)
-        runtime = Runtime(loop, self._engine.clock)
+        runtime = self._runtime = Runtime(loop, self._engine.clock)
+        self._watchdog = Watchdog(runtime)
+        self._watchdog.start()
         self._engine.hub.attach(runtime)
         loop.call_soon(started.resolve, runtime)
         try:
@@ -190,11 +192,17 @@ class Sidecar:
         with self._lock:
             if self._closed is not None:
                 return self._closed
-            if self._runtime is None:
+            started = self._started
+            if started is None:
                 self._engine.close()
                 return Receipt.ready(None)
             self._closed = Receipt()
-            runtime = self._runtime
+        try:
+            runtime = started.result(10)
+        except OSError:  # it could not start
+            self._engine.close()
+            self._closed.resolve(None)
+            return self._closed
         if self._watchdog is not None:
             self._watchdog.stop()
 
@@ -208,12 +216,7 @@ class Sidecar:
 
         if not runtime.run(lambda: runtime.spawn(end())):
             self._closed.resolve(None)
-        threading.Thread(
-            target=self._give_up,
-            args=(runtime, self._closed, timeout),
-            name="ws-closer",
-            daemon=True,
-        ).start()
+        start_thread(partial(self._give_up, runtime, self._closed, timeout), "ws-closer")
         return self._closed
 
     def _give_up(self, runtime: Runtime, closed: Receipt[None], timeout: float) -> None:
@@ -240,7 +243,7 @@ class Sidecar:
 
     def _after_fork(self) -> None:
         """Let go, in a child, of what is the parent's; this object serves nothing there."""
-        runtime, self._runtime = self._runtime, None
+        runtime, self._runtime, self._started = self._runtime, None, None
         if runtime is None:
             return
         _inherited.append((runtime, self._listeners))

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ws_middleware import native
 from .takeover_tls import TLSConnection, is_movable, is_tls, move
 
 __all__ = ["CannotTake", "Found", "Taken", "find_socket", "take"]
@@ -134,6 +135,16 @@ def _is_runserver(environ: Environ) -> bool:
     return (kind.__module__, kind.__name__) == ("django.core.handlers.wsgi", "LimitedStream")
 
 
+def _find_pywsgi(environ: Environ) -> Found:
+    # On an upgrade the input is no reader of a body, but the connection's own.
+    reader = environ["wsgi.input"]
+    return Found(environ["SERVER_SOFTWARE"], reader.raw._sock, reader.read)  # noqa: SLF001
+
+
+def _is_pywsgi(environ: Environ) -> bool:
+    return str(environ.get("SERVER_SOFTWARE", "")).startswith("gevent/")
+
+
 def _find_reader(environ: Environ) -> Found:
     stream = environ["wsgi.input"]
     reader: Any = getattr(stream, "rfile", stream)
@@ -153,7 +164,8 @@ _TABLE: Final = (
     _Server("cheroot", lambda environ: "ACTUAL_SERVER_PROTOCOL" in environ, _find_cheroot),
     _Server("uWSGI", lambda environ: "uwsgi.version" in environ, _find_uwsgi),
     _Server("Django runserver", _is_runserver, _find_runserver),
-    _Server("wsgiref, gevent.pywsgi", _has_reader, _find_reader),
+    _Server("gevent.pywsgi", _is_pywsgi, _find_pywsgi),
+    _Server("wsgiref", _has_reader, _find_reader),
 )
 
 
@@ -234,14 +246,17 @@ def take(found: Found) -> Taken:
         sink.close()
         raise
     try:
-        mine = socket.socket(fileno=ours)
+        mine = native.Socket(fileno=ours)
     except BaseException:
         os.close(ours)
         dummy.close()
         sink.close()
         raise
     try:
-        # From here on the server talks to the dummy. (dup2's own default is inheritable.)
+        # From here on the server talks to the dummy, which blocks or doesn't as the client's
+        # connection did: a server that waits in a hub of greenlets must not block it.
+        # (dup2's own default is inheritable.)
+        os.set_blocking(dummy.fileno(), os.get_blocking(fd))
         os.dup2(dummy.fileno(), fd, inheritable=False)
         dummy.close()
         mine.setblocking(False)  # noqa: FBT003
@@ -270,7 +285,7 @@ def _take_tls(found: Found) -> Taken:
 
 def _make_dummy() -> tuple[socket.socket, socket.socket]:
     """Return what the server gets, at its end already, and the sink behind it."""
-    dummy, sink = socket.socketpair()
+    dummy, sink = native.socketpair()
     sink.shutdown(socket.SHUT_WR)
     sink.setblocking(False)  # noqa: FBT003
     return dummy, sink

@@ -6,6 +6,9 @@ a socket; never queued, for a queued one would be an open socket that nobody ser
 
 Not `concurrent.futures`: its threads are joined at exit, and one handler in `time.sleep(60)` would
 hold the process for a minute. Ours are daemons, and shutdown has its own deadline.
+
+Where gevent has made threads greenlets, these are greenlets of the app's hub, too: pooled
+connections, locks and queues of the app work there and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import threading
 from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
+
+from ws_middleware.native import Host, Lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +33,13 @@ _IDLE: Final = 30.0
 
 
 class ThreadGroup:
-    """At most `size` threads called `name`. All methods from any thread."""
+    """At most `size` threads called `name`; made in a thread of the app. Methods from any."""
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
-        self._condition = threading.Condition()
+        self._host = Host.here()
+        self._condition = threading.Condition(Lock())
         self._jobs: deque[Callable[[], None]] = deque()
         self._threads = 0
         self._idle = 0
@@ -65,6 +71,9 @@ class ThreadGroup:
         return True
 
     def _start(self) -> None:
+        if self._host is not None:
+            self._host.spawn(self._work)
+            return
         thread = threading.Thread(target=self._work, name=f"ws-{self.name}", daemon=True)
         thread.start()
 
@@ -106,7 +115,8 @@ class ThreadGroup:
     def _take(self) -> Callable[[], None] | None:
         with self._condition:
             self._idle += 1
-            while not self._jobs and not self._closed:
+            # A greenlet costs nothing to start, and would stop its hub if it waited here.
+            while not self._jobs and not self._closed and self._host is None:
                 if not self._condition.wait(_IDLE) and not self._jobs:
                     break
             self._idle -= 1

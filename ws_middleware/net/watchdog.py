@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Final
+
+from ws_middleware.native import Event, start_thread
 
 from .logs import safe
 from .serving import Server
@@ -39,14 +40,14 @@ class Watchdog:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._stopped = threading.Event()
+        self._stopped = Event()
         self._said: dict[str, float] = {}
         #: How often the loop stood still, by place.
         self.counts: dict[str, int] = {}
 
     def start(self) -> None:
         """Begin."""
-        threading.Thread(target=self._watch, name="ws-watchdog", daemon=True).start()
+        start_thread(self._watch, "ws-watchdog")
 
     def stop(self) -> None:
         """End, soon."""
@@ -54,7 +55,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stopped.wait(PATIENCE if self._runtime.size else _IDLE):
-            turned = threading.Event()
+            turned = Event()
             asked = time.monotonic()
             try:
                 self._runtime.loop.call_soon_threadsafe(turned.set)
@@ -63,7 +64,7 @@ class Watchdog:
             if not turned.wait(PATIENCE):
                 self._blocked(turned, asked)
 
-    def _blocked(self, turned: threading.Event, asked: float) -> None:
+    def _blocked(self, turned: Event, asked: float) -> None:
         frame = sys._current_frames().get(self._runtime.thread_id)  # noqa: SLF001 - documented
         place, whose = ("an unknown place", "") if frame is None else describe(frame)
         del frame

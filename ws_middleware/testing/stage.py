@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ws_middleware import WebSocket, WebSockets
     from ws_middleware.hub.hub import Hub
+    from ws_middleware.native import Event
     from ws_middleware.net.engine import Admission
     from ws_middleware.net.link import SocketLink
     from ws_middleware.settings import Settings
@@ -241,7 +242,7 @@ class Stage:
         if not until():
             self.pass_time(seconds, until)
 
-    def _wait(self, event: threading.Event, timeout: float | None) -> bool:
+    def _wait(self, event: Event, timeout: float | None) -> bool:
         """How the test's thread waits for a receipt: by doing what it waits for."""
         self.wait_for(_LONG if timeout is None else timeout, event.is_set)
         if not event.is_set() and threading.active_count() > 1:

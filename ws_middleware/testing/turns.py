@@ -13,6 +13,7 @@ import traceback
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
+from ws_middleware.native import Event
 from ws_middleware.net.threads import ThreadGroup
 from ws_middleware.receipt import waiting
 
@@ -60,7 +61,7 @@ class Conversation:
         self._job = job
         self._ours = threading.Semaphore(0)
         self._theirs = threading.Semaphore(0)
-        self._event = threading.Event()
+        self._event = Event()
         self._deadline: float | None = None
         self._thread = threading.Thread(target=self._run, name="ws-conversation", daemon=True)
         self._thread.start()
@@ -102,7 +103,7 @@ class Conversation:
         finally:
             self._theirs.release()
 
-    def _wait(self, event: threading.Event, timeout: float | None) -> bool:
+    def _wait(self, event: Event, timeout: float | None) -> bool:
         """Wait in this thread: give the turn back."""
         if event.is_set():
             return True

@@ -1,0 +1,86 @@
+"""The loop of the sidecar: uvloop's if it is installed, else asyncio's.
+
+Where gevent has made threads greenlets it differs in two ways. It waits in the system's own
+selector, for gevent's would switch to a hub. And what it runs in the default executor
+(`asyncio.to_thread`, look-ups of names) runs in the host's greenlets, as all blocking code of the
+app: asyncio's executor would start patched threads, greenlets of a hub that never runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from ws_middleware.native import original
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from ws_middleware.native import Host
+
+__all__ = ["new_loop"]
+
+
+def new_loop(host: Host | None) -> asyncio.AbstractEventLoop:
+    """Return a loop for the calling thread; `host` runs the app's blocking code, if given."""
+    if host is None:
+        return _new_uvloop() or asyncio.new_event_loop()
+    loop = _new_uvloop(_HostsCalls) or _NativeLoop(original("selectors", "DefaultSelector")())
+    assert isinstance(loop, _HostsCalls)
+    loop.host = host
+    return loop
+
+
+def _new_uvloop(*mixin: type) -> asyncio.AbstractEventLoop | None:
+    try:
+        import uvloop  # noqa: PLC0415 - the extra "speed"
+    except ImportError:
+        return None
+    loop: asyncio.AbstractEventLoop
+    loop = type("Loop", (*mixin, uvloop.Loop), {})() if mixin else uvloop.new_event_loop()
+    return loop
+
+
+class _HostsCalls(asyncio.AbstractEventLoop):
+    """Laid over a loop: its default executor is the host's greenlets."""
+
+    host: Host
+
+    def run_in_executor(
+        self,
+        executor: Executor | None,
+        func: Callable[..., Any],
+        *args: object,
+    ) -> asyncio.Future[Any]:
+        """Call `func` in a greenlet, or in `executor` if there is one."""
+        if executor is not None:
+            return super().run_in_executor(executor, func, *args)
+        outcome = self.create_future()
+
+        def call() -> None:
+            try:
+                result, error = func(*args), None
+            except BaseException as raised:  # raised again by whoever waits
+                result, error = None, raised
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self.call_soon_threadsafe(_settle, outcome, result, error)
+
+        self.host.spawn(call)
+        return outcome
+
+
+class _NativeLoop(_HostsCalls, asyncio.SelectorEventLoop):
+    """asyncio's own."""
+
+
+def _settle(outcome: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    if outcome.done():  # cancelled meanwhile
+        return
+    if error is None:
+        outcome.set_result(result)
+    elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+        outcome.set_exception(error)
+    else:  # one that must not end the loop, or that no future takes
+        outcome.set_exception(RuntimeError(repr(error)))
