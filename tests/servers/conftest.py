@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.request import Request, urlopen
 
@@ -29,7 +30,11 @@ ROOT = Path(__file__).parents[2]
 
 GUNICORN = ["gunicorn", "--access-logfile", "-", "--graceful-timeout", "5", "tests.servers.app:app"]
 
-#: How each server is started; `{port}` is filled in.
+#: A process ends by SIGTERM, as those of other servers do, and not by SIGQUIT.
+UWSGI = ["uwsgi", "--master", "--die-on-term", "--need-app", "--module", "tests.servers.app"]
+
+#: How each server is started, as a module of Python or as a command that `need` finds; `{port}` is
+#: filled in.
 COMMANDS = {
     "werkzeug": ["tests.servers.serve", "werkzeug", "{port}"],
     "werkzeug-single": ["tests.servers.serve", "werkzeug-single", "{port}"],
@@ -39,6 +44,11 @@ COMMANDS = {
     "waitress": ["tests.servers.serve", "waitress", "{port}"],
     "cheroot": ["tests.servers.serve", "cheroot", "{port}"],
     "wsgiref": ["tests.servers.serve", "wsgiref", "{port}"],
+    "gevent-pywsgi": ["tests.servers.serve", "gevent-pywsgi", "{port}"],
+    "gevent-pywsgi-patched": ["tests.servers.serve", "gevent-pywsgi-patched", "{port}"],
+    "gunicorn-gevent": [*GUNICORN, "-k", "gevent", "--bind", "127.0.0.1:{port}"],
+    "uwsgi": [*UWSGI, "--http-socket", "127.0.0.1:{port}"],
+    "uwsgi-threads": [*UWSGI, "--threads", "4", "--http-socket", "127.0.0.1:{port}"],
 }
 
 #: Servers that write a line for each request.
@@ -116,6 +126,17 @@ class Running(NamedTuple):
             time.sleep(0.05)
 
 
+def need(command: str) -> str:
+    """Return the path of a command; without it the test is skipped, but fails where CI is set.
+
+    Commands of Python packages (pyuwsgi's wheel brings `uwsgi`) are beside the interpreter.
+    """
+    found = which(command, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{command} is not installed")
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -129,10 +150,12 @@ def run(
 ) -> Iterator[Running]:
     port = free_port()
     command = [part.format(port=port) for part in COMMANDS[name]]
+    python = [sys.executable, "-u", "-m"]
+    start = [need("uwsgi"), *command[1:]] if command[0] == "uwsgi" else [*python, *command]
     log_path = folder / f"{name}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-m", *command, *extra],
+            [*start, *extra],
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if sys.argv[1] == "gevent-pywsgi-patched":  # before whatever it patches is imported
+    from gevent import monkey
+
+    monkey.patch_all()
+
 from pathlib import Path
 from wsgiref.simple_server import make_server
 
@@ -28,7 +34,11 @@ def main() -> None:
             from cheroot.ssl.builtin import BuiltinSSLAdapter  # noqa: PLC0415
 
             cheroot.ssl_adapter = BuiltinSSLAdapter(str(tls.certificate), str(tls.key))
-        cheroot.start()
+        cheroot.safe_start()
+    elif name.startswith("gevent-pywsgi"):
+        from gevent.pywsgi import WSGIServer  # noqa: PLC0415
+
+        WSGIServer(("127.0.0.1", port), app).serve_forever()
     else:
         server = make_server("127.0.0.1", port, app)
         if tls:

@@ -58,6 +58,10 @@ def test_text_a_large_message_and_http_beside_it(server: Running) -> None:
 
 
 def test_a_frame_in_the_packet_of_the_request_is_answered(server: Running) -> None:
+    if server.name.startswith("uwsgi"):
+        pytest.skip(
+            "what uWSGI has buffered cannot be had; RFC 6455 section 4.1 forbids to send it"
+        )
     token = jwt.encode({"sub": "ann", "exp": int(time.time()) + 60}, KEY)
     request = head("/ws/token", host=f"127.0.0.1:{server.port}", Authorization=f"Bearer {token}")
     with server.peer() as peer:
@@ -156,7 +160,7 @@ def test_an_upgrade_is_one_line_of_the_access_log(server: Running) -> None:
     with server.connect("/ws/chat/77", server.cookie()) as client:
         client.send("x")
         assert client.recv(10) == "x"
-    server.until(lambda: re.search(r"GET /ws/chat/77 HTTP/1\.1.* 101 ", server.log))
+    server.until(lambda: re.search(r"GET /ws/chat/77 .*HTTP/1\.1.* 101\b", server.log))
     assert len(re.findall(r"GET /ws/chat/77 ", server.log)) == before + 1
 
 
