@@ -109,16 +109,24 @@ def _find_cheroot(environ: Environ) -> Found:
     return Found(_software(environ, "cheroot"), reader.raw._sock, reader.read)  # noqa: SLF001
 
 
+#: Options, with their other spellings, of sockets whose TLS is uWSGI's own, and of its routers.
+_UWSGI_TLS: Final = frozenset({"https-socket", "ssl-socket", "suwsgi-socket"})
+_UWSGI_ROUTERS: Final = frozenset({"http", "httprouter", "https", "https2"})
+
+
 def _find_uwsgi(environ: Environ) -> Found:  # noqa: ARG001 - it is asked, not the environ
     import uwsgi  # noqa: PLC0415 - exists only inside uWSGI
 
     server = f"uWSGI {uwsgi.version.decode()}"
     options = {name if isinstance(name, str) else name.decode() for name in uwsgi.opt}
-    if "https-socket" in options:
-        raise CannotTake(server, "with --https-socket TLS is inside uWSGI", "end TLS at a proxy")
-    if options & {"http", "https"} and "http-websockets" not in options:
+    for option in sorted(options & _UWSGI_TLS):
+        raise CannotTake(server, f"with --{option} TLS is inside uWSGI", "end TLS at a proxy")
+    if options & _UWSGI_ROUTERS and "http-websockets" not in options:
         reason = "without --http-websockets its router relays nothing after the upgrade"
         raise CannotTake(server, reason, "add --http-websockets")
+    if not getattr(uwsgi, "has_threads", True):
+        reason = "without --enable-threads our event loop never runs in it"
+        raise CannotTake(server, reason, "add --enable-threads")
     # What it has buffered cannot be had; RFC 6455 section 4.1 forbids clients to send early.
     return Found(server, uwsgi.connection_fd(), bytes)
 
