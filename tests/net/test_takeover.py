@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import ssl
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -118,6 +119,71 @@ def test_wsgiref_by_its_reader(pair: Pair) -> None:
         assert (found.server, found.socket) == ("WSGIServer/0.2", pair.server)
 
 
+def test_pywsgi_by_its_name(pair: Pair) -> None:
+    with pair.server.makefile("rb") as stream:
+        found = find_socket({"wsgi.input": stream, "SERVER_SOFTWARE": "gevent/26.9 Python/3.11"})
+        assert (found.server, found.socket) == ("gevent/26.9 Python/3.11", pair.server)
+
+
+def test_a_pywsgi_that_keeps_it_elsewhere() -> None:
+    text = text_of({"wsgi.input": io.BytesIO(), "SERVER_SOFTWARE": "gevent/99.1 Python/3.11"})
+    assert text.startswith("gevent/99.1 Python/3.11: this version keeps its socket elsewhere (")
+
+
+@pytest.mark.parametrize(
+    ("options", "has_threads", "text"),
+    [
+        pytest.param(
+            {"https-socket"},
+            1,
+            "with --https-socket TLS is inside uWSGI; end TLS at a proxy",
+            id="tls",
+        ),
+        pytest.param(
+            {"ssl-socket"}, 1, "with --ssl-socket TLS is inside uWSGI; end TLS at a proxy", id="ssl"
+        ),
+        *(
+            pytest.param(
+                {option},
+                1,
+                "without --http-websockets its router relays nothing after the upgrade; "
+                "add --http-websockets",
+                id=option,
+            )
+            for option in ("http", "httprouter", "https", "https2")
+        ),
+        pytest.param(
+            {"http-socket"},
+            0,
+            "without --enable-threads our event loop never runs in it; add --enable-threads",
+            id="threads",
+        ),
+    ],
+)
+def test_uwsgi_refused(
+    monkeypatch: pytest.MonkeyPatch, options: set[str], has_threads: int, text: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi(options, has_threads))
+    assert text_of({"uwsgi.version": b"2.0.30"}) == f"uWSGI 2.0.30: {text}"
+
+
+@pytest.mark.parametrize("options", [{"http-socket"}, {"http", "http-websockets"}, {"socket"}])
+def test_uwsgi(monkeypatch: pytest.MonkeyPatch, options: set[str]) -> None:
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi(options, 1))
+    found = find_socket({"uwsgi.version": b"2.0.30"})
+    assert (found.server, found.socket, found.early()) == ("uWSGI 2.0.30", 7, b"")
+
+
+def uwsgi(options: set[str], has_threads: int) -> Any:
+    """Return what is in uWSGI's module, which exists only inside it."""
+    return SimpleNamespace(
+        version=b"2.0.30",
+        opt=dict.fromkeys(options, True),
+        has_threads=has_threads,
+        connection_fd=lambda: 7,
+    )
+
+
 def test_a_tls_socket_is_refused_where_that_is_off(pair: Pair) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with context.wrap_socket(
@@ -177,6 +243,15 @@ def test_the_servers_side_ends_and_ours_goes_on(pair: Pair) -> None:
     assert taken.connection.recv(100) == b"from the client"
     taken.connection.sendall(b"from us")
     assert pair.client.recv(100) == b"from us"
+    taken.close()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_the_servers_side_blocks_as_it_did(pair: Pair, blocking: bool) -> None:  # noqa: FBT001
+    os.set_blocking(pair.server.fileno(), blocking)
+    taken = take(found_in(pair))
+    assert os.get_blocking(pair.server.fileno()) == blocking
+    assert not taken.connection.getblocking()
     taken.close()
 
 
