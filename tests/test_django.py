@@ -47,6 +47,10 @@ COMMANDS = {
         *("-m", "gunicorn", "--worker-class", "gthread", "--threads", "4", "--workers", "1"),
         *("--bind", "127.0.0.1:{port}", "--access-logfile", "-", "project.wsgi:application"),
     ],
+    "gunicorn-gevent": [
+        *("-m", "gunicorn", "--worker-class", "gevent", "--bind", "127.0.0.1:{port}"),
+        *("--access-logfile", "-", "project.wsgi:application"),
+    ],
 }
 
 

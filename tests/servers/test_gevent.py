@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -159,4 +160,39 @@ def test_a_worker_that_ends_says_restart(tmp_path: Path, signal_number: int) -> 
             assert end_of(client) == (1012, "restart")
         # The worker's last lines are not lost.
         server.until(lambda: server.log.count("code=1012") == len(paths))
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize(
+    ("extra", "environ"),
+    [
+        pytest.param(["--worker-class", "gevent_pywsgi"], {}, id="pywsgi"),
+        pytest.param([], {"GEVENT_LOOP": "libuv-cffi"}, id="libuv"),
+    ],
+)
+def test_other_ways_to_run_it(tmp_path: Path, extra: list[str], environ: dict[str, str]) -> None:
+    with run("green-gunicorn", tmp_path, *extra, **environ) as server:
+        with server.connect("/echo", {}) as one, server.connect("/events", {}) as two:
+            for _ in range(3):
+                one.send("x")
+                assert one.recv(10) == "x"
+                two.send("x")
+                assert two.recv(10) == "X"
+            assert server.get("/publish") == "2"
+            assert (one.recv(10), two.recv(10)) == ("published", "published")
+            assert server.get("/run") == "ran"
+            (worker,) = server.workers
+            before = worker.cpu_times().user
+            time.sleep(1)  # in which nothing happens, and nothing turns
+            assert worker.cpu_times().user - before < 0.5
+        assert "Traceback" not in server.log
+
+
+def test_an_app_that_was_imported_before_gevent_patched(tmp_path: Path) -> None:
+    with run("gunicorn-gevent", tmp_path, "--preload") as server:
+        with server.connect("/ws/chat/1", server.cookie()) as client:
+            client.send("x")  # to a `def` event
+            assert client.recv(10) == "x"
+            assert server.post("/say/1") == 204
+            assert client.recv(10) == "from a view"
         assert "Traceback" not in server.log

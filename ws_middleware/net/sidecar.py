@@ -78,23 +78,34 @@ class Sidecar:
         _sidecars.add(self)
 
     def ensure(self) -> Runtime:
-        """Return the runtime; start the thread if it does not run in this process yet."""
-        with self._lock:
-            started = self._started
-            if started is None:
-                started = self._started = Receipt()
-                host = Host.here()
-                if host is not None:
-                    relay(host)
-                start_thread(partial(self._work, started, host), "ws-sidecar")
+        """Return the runtime; start the thread if it does not run in this process yet.
+
+        Raises:
+            OSError: no descriptor or no thread is left.
+        """
         # Not under the lock: a greenlet that waits lets others come here.
-        return started.result(10)
+        return (self._started or self._start()).result(10)
+
+    def _start(self) -> Receipt[Runtime]:
+        host = Host.here()
+        if host is not None:
+            relay(host)
+        with self._lock:
+            if self._started is None:
+                started: Receipt[Runtime] = Receipt()
+                try:
+                    start_thread(partial(self._work, started, host), "ws-sidecar")
+                except RuntimeError as error:
+                    raise OSError(*error.args) from None
+                self._started = started
+            return self._started
 
     def _work(self, started: Receipt[Runtime], host: Host | None) -> None:
         try:
             loop = new_loop(host)
-        except OSError as error:  # no descriptors are left; later there may be some
-            self._started = None
+        except OSError as error:  # later there may be descriptors again
+            with self._lock:
+                self._started = None
             started.fail(error)
             return
         asyncio.set_event_loop(loop)
@@ -149,12 +160,19 @@ class Sidecar:
 
         From any thread. Whatever goes wrong, the connection is closed.
         """
-        runtime = self.ensure()
+        try:
+            runtime = self.ensure()
+        except BaseException:
+            self._drop(taken, outcome)
+            raise
         self._adopted = True
         if not runtime.run(lambda: runtime.spawn(self._adopt(runtime, taken, request, outcome))):
-            taken.close()
-            if isinstance(outcome, Admission):
-                self._engine.abandon(outcome)
+            self._drop(taken, outcome)
+
+    def _drop(self, taken: Taken, outcome: Refusal | Admission) -> None:
+        taken.close()
+        if isinstance(outcome, Admission):
+            self._engine.abandon(outcome)
 
     async def _adopt(
         self, runtime: Runtime, taken: Taken, request: UpgradeRequest, outcome: Refusal | Admission
@@ -196,13 +214,15 @@ class Sidecar:
             if started is None:
                 self._engine.close()
                 return Receipt.ready(None)
-            self._closed = Receipt()
         try:
             runtime = started.result(10)
         except OSError:  # it could not start
             self._engine.close()
-            self._closed.resolve(None)
-            return self._closed
+            return Receipt.ready(None)
+        with self._lock:
+            if self._closed is not None:
+                return self._closed
+            self._closed = Receipt()
         if self._watchdog is not None:
             self._watchdog.stop()
 
