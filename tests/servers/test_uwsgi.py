@@ -54,8 +54,8 @@ def close_codes(server: Running, signal_number: int, sockets: int = 12) -> set[t
 @pytest.mark.parametrize("name", ["uwsgi", "uwsgi-threads"])
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_sigterm_says_restart(name: str, processes: str, tmp_path: Path) -> None:
-    broker = {"WSM_BROKER": "memory://per-process"}
-    with run(name, tmp_path, "--processes", processes, **broker) as server:
+    extra = ("--processes", processes)
+    with run(name, tmp_path, *extra, WSM_BROKER="memory://per-process") as server:
         assert close_codes(server, signal.SIGTERM) == {(1012, "restart")}
         server.process.wait(10)
         assert "Traceback" not in server.log
@@ -65,7 +65,7 @@ def test_a_reload_says_restart_and_serves_again(tmp_path: Path) -> None:
     with run("uwsgi", tmp_path, PYTHONPATH=PACKAGES) as server:
         assert close_codes(server, signal.SIGHUP) == {(1012, "restart")}
         server.until(lambda: server.log.count("spawned uWSGI worker 1") == 2, 20)
-        server.until(lambda: is_up(server.port))
+        server.until(lambda: is_up(server.origin))
         with server.connect("/ws/view", server.cookie()) as client:
             assert client.recv(10) == "hello ann"
         assert "Traceback" not in server.log
@@ -167,7 +167,7 @@ def test_behind_nginx_by_uwsgi_pass(tmp_path: Path) -> None:
         run("uwsgi", tmp_path, "--socket", f"127.0.0.1:{upstream}") as server,
         nginx(tmp_path, upstream) as port,
     ):
-        server.until(lambda: is_up(port))
+        server.until(lambda: is_up(f"http://127.0.0.1:{port}"))
         proxied = server._replace(port=port)
         with proxied.connect("/ws/chat/1", server.cookie()) as client:
             large = bytes(range(256)) * 1200

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ws_middleware import native
+
 from .takeover_tls import TLSConnection, is_movable, is_tls, move
 
 __all__ = ["CannotTake", "Found", "Taken", "find_socket", "take"]
