@@ -15,14 +15,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.flask_app")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5000)
-    parser.add_argument("--ws-port", type=int, default=8001)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    # The port first: the app is told the origins of its pages.
-    server = make_server(options.host, options.port, lambda *call: app(*call), threaded=True)  # noqa: PLW0108
-    origins = [f"http://{name}:{server.server_port}" for name in (options.host, "localhost")]
-    app = create_app({"ORIGINS": origins})
-    app.config["WS_PORT"] = app.extensions["websockets"].listen(options.host, options.ws_port)[1]
+    server = make_server(options.host, options.port, create_app(), threaded=True)
     logins = " or ".join(f"{name} / {password}" for name, password in DEMO_USERS.items())
     address = f"http://{options.host}:{server.server_port}/"
     # Printed only now: the port is open, so the address works.

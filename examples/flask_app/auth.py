@@ -1,20 +1,17 @@
-"""Who is asking: login, logout, and a short-lived signed token for other services."""
+"""Who is asking: login and logout."""
 
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
-import jwt
 from flask import (
     Blueprint,
     abort,
     current_app,
     g,
-    jsonify,
     redirect,
     render_template,
     request,
@@ -67,18 +64,6 @@ def authenticate(name: str, password: str) -> User | None:
     return user if check_password_hash(password_hash, password) else None
 
 
-def issue_token(user: User) -> str:
-    """Sign who the user is, for a short time, with a key of its own."""
-    now = int(time.time())
-    claims = {
-        "sub": user.id,
-        "name": user.name,
-        "iat": now,
-        "exp": now + current_app.config["TOKEN_LIFETIME"],
-    }
-    return jwt.encode(claims, current_app.config["TOKEN_KEY"], algorithm="HS256")
-
-
 @blueprint.get("/login")
 def login_form() -> ResponseReturnValue:
     if current_user() is not None:
@@ -98,15 +83,7 @@ def login() -> ResponseReturnValue:
 
 @blueprint.post("/logout")
 def logout() -> ResponseReturnValue:
+    if user := current_user():
+        current_app.extensions["websockets"].user(user.id).close(4401, "logged_out")
     session.clear()
     return redirect(url_for("auth.login_form"))
-
-
-@blueprint.get("/token")
-def token() -> ResponseReturnValue:
-    headers = {"Cache-Control": "no-store"}
-    user = current_user()
-    if user is None:
-        return jsonify(error="Log in first."), 401, headers
-    lifetime = current_app.config["TOKEN_LIFETIME"]
-    return jsonify(token=issue_token(user), expires_in=lifetime), 200, headers

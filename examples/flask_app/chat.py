@@ -7,9 +7,9 @@ from flask.app import Flask
 from flask.globals import current_app
 from flask.typing import ResponseReturnValue
 
-from ws_middleware import JWTAuth, Principal, UpgradeRequest, WebSocket, WebSockets
+from ws_middleware import FlaskAuth, Principal, UpgradeRequest, WebSocket, WebSockets
 
-from .auth import login_required, require_user
+from .auth import current_user, login_required, require_user
 from .db import Room, get_store
 
 MAX_TEXT = 2000
@@ -17,14 +17,17 @@ MAX_TEXT = 2000
 blueprint = Blueprint("chat", __name__)
 
 
+def user_id() -> str | None:
+    user = current_user()
+    return user.id if user else None
+
+
 def may_read(user: Principal, request: UpgradeRequest) -> bool:
     return get_store().may_read(user.id, request.path_params["room"])
 
 
 def add_sockets(app: Flask) -> None:
-    auth = JWTAuth(app.config["TOKEN_KEY"], algorithms=["HS256"])
-    # Another port is another origin; comes off when sockets share the app's port.
-    sockets = WebSockets(auth=auth, origins=app.config.get("ORIGINS", "same-origin"))
+    sockets = WebSockets(auth=FlaskAuth(user_id))
     chat = sockets.route("/ws/chat/<int:room>", authorize=may_read)
     app.extensions.update(chat=chat, notifications=sockets.route("/ws/notifications"))
     sockets.init_app(app)

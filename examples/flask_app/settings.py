@@ -1,4 +1,4 @@
-"""The two secrets of the app: from config, from the environment, or made once and kept."""
+"""The secret of the app: from config, from the environment, or made once and kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flask import Flask
 
-MIN_KEY_BYTES = 32  # what HS256 asks for (RFC 7518, section 3.2)
+MIN_KEY_BYTES = 32  # more than anybody can guess
 
 
 def load_key(app: Flask, name: str) -> str | bytes:

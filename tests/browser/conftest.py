@@ -85,11 +85,3 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     find("chromium", "chromium-browser")
     with Demo(tmp_path_factory.mktemp("demo")) as demo:
         yield demo
-
-
-@pytest.fixture(scope="session")
-def hasty_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """A demo whose tokens are soon over."""
-    find("chromium", "chromium-browser")
-    with Demo(tmp_path_factory.mktemp("hasty"), token_lifetime=3) as demo:
-        yield demo

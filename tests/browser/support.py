@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Demo", "Window", "wait_for"]
 
-KEYS = {"SECRET_KEY": "s" * 32, "TOKEN_KEY": "t" * 32}
-
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: object) -> None:
     """Ask until it is so; `what` is said if it never is, and may be something to call."""
@@ -39,14 +37,13 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: object) -> Non
 class Demo:
     """`python -m examples.flask_app` with a database and a log in `folder`."""
 
-    def __init__(self, folder: Path, *, token_lifetime: int = 300) -> None:
+    def __init__(self, folder: Path) -> None:
         self._log_path = folder / "log.txt"
         self._database = folder / "demo.sqlite3"
         self._environ = {
             **os.environ,
-            **KEYS,
+            "SECRET_KEY": "s" * 32,
             "FLASK_DATABASE": str(self._database),
-            "FLASK_TOKEN_LIFETIME": str(token_lifetime),
         }
         self._process: subprocess.Popen[str] | None = None
         self.address = ""
@@ -60,12 +57,11 @@ class Demo:
         assert self.stop(signal.SIGINT) == 0, self.log()
         assert "Traceback" not in self.log(), self.log()
 
-    def start(self, port: int = 0, sockets_port: int = 0) -> None:
+    def start(self, port: int = 0) -> None:
         """Start it; it serves when its one line has come."""
-        ports = ["--port", str(port), "--ws-port", str(sockets_port)]
         with self._log_path.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "examples.flask_app", *ports],
+                [sys.executable, "-m", "examples.flask_app", "--port", str(port)],
                 env=self._environ,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -120,6 +116,11 @@ class Window:
             self.type("#username", name)
             self.type("#password", f"{name}-demo\n")
         assert name in self.text(".account")
+
+    def log_out(self, demo: Demo) -> None:
+        self.get(demo.address)
+        for button in self.driver.find_elements(By.CSS_SELECTOR, "form.account button"):
+            button.click()
 
     def type(self, selector: str, text: str) -> None:
         self.driver.find_element(By.CSS_SELECTOR, selector).send_keys(text)

@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-SOCKETS_PORT = "return document.querySelector('meta[name=\"sockets-port\"]').content"
-
 CONNECT = """
-const [url, token] = arguments;
-const socket = new WebSocket(url, ["bearer", token]);
+const socket = new WebSocket(arguments[0]);
 socket.onopen = () => { done("open"); socket.close(); };
 socket.onclose = (event) => done(event.code);
+"""
+
+# A socket beside those of the page, which says how it ended.
+WATCH = """
+window.ended = "not yet";
+const socket = new WebSocket(location.origin.replace("http", "ws") + "/ws/notifications");
+socket.onclose = (event) => { window.ended = [event.code, event.reason]; };
+socket.onopen = () => done("open");
 """
 
 
@@ -119,51 +124,55 @@ def another_origin() -> Iterator[str]:
 def test_a_page_of_another_origin_is_refused(demo: Demo, alice: Window) -> None:
     alice.log_in(demo, "alice")
     alice.enter(demo, "/")
-    token = alice.run_async("fetch('/token').then((r) => r.json()).then((j) => done(j.token));")
-    url = f"ws://127.0.0.1:{alice.run(SOCKETS_PORT)}/ws/chat/1"
-    assert alice.run_async(CONNECT, url, token) == "open"
+    url = f"ws://127.0.0.1:{demo.port}/ws/chat/1"
+    assert alice.run_async(CONNECT, url) == "open"
     with another_origin() as page:
         alice.get(page)
-        assert alice.run_async(CONNECT, url, token) == 1006
+        # Another port is another origin but the same site: the browser sends the cookie along.
+        assert alice.run_async(CONNECT, url) == 1006
     assert "refused /ws/chat/1: origin_not_allowed" in demo.log()
 
 
-def test_an_expired_token_is_renewed_with_one_question(hasty_demo: Demo, alice: Window) -> None:
-    alice.log_in(hasty_demo, "alice")
-    alice.enter(hasty_demo, "/rooms/1")
-    script = """
-        const asked = performance.getEntriesByType("resource").filter((e) => /token$/.test(e.name));
-        const status = document.getElementById("status").textContent;
-        return [status, window.wsAttempts.length, asked.length];
-    """
-    assert alice.run(script) == ["Live", 1, 1]
-    wait_for(lambda: alice.run(script) == ["Live", 2, 2], 8, lambda: alice.run(script))
-    assert "code=4401" in hasty_demo.log()
-
-
-def test_after_a_logout_the_page_asks_to_log_in(hasty_demo: Demo, alice: Window) -> None:
-    alice.log_in(hasty_demo, "alice")
-    alice.enter(hasty_demo, "/rooms/1")
-    room = alice.tabs[-1]
+def test_a_logout_ends_the_sockets_of_all_tabs(demo: Demo, alice: Window) -> None:
+    alice.log_in(demo, "alice")
+    alice.enter(demo, "/rooms/1")
+    assert alice.run_async(WATCH) == "open"
     alice.new_tab()
-    alice.get(hasty_demo.address)
-    alice.click("form.account button")
-    alice.show(room)
-    wait_for(lambda: alice.status == "Please log in.", 8, lambda: alice.status)
-    assert alice.driver.find_element(By.CSS_SELECTOR, "#status a").get_attribute("href") == (
-        f"{hasty_demo.address}/login"
-    )
+    alice.enter(demo, "/rooms/2")
+    assert alice.run_async(WATCH) == "open"
+    rooms = alice.tabs[-2:]
+    alice.new_tab()
+    alice.log_out(demo)
+    for tab in rooms:
+        alice.show(tab)
+        wait_for(lambda: alice.status == "Please log in.", 8, lambda: alice.status)
+        assert alice.run("return window.ended") == [4401, "logged_out"]
+        assert alice.driver.find_element(By.CSS_SELECTOR, "#status a").get_attribute("href") == (
+            f"{demo.address}/login"
+        )
     attempts = len(alice.attempts)
     time.sleep(1)
     assert len(alice.attempts) == attempts
 
 
-def test_a_page_whose_user_is_no_member_any_more_stops(hasty_demo: Demo, bob: Window) -> None:
-    bob.log_in(hasty_demo, "bob")
-    bob.enter(hasty_demo, "/rooms/1")
-    hasty_demo.run_sql("DELETE FROM members WHERE user_id = 2")
+def test_a_logout_elsewhere_ends_no_login_here(demo: Demo, alice: Window, bob: Window) -> None:
+    alice.log_in(demo, "alice")
+    alice.enter(demo, "/rooms/1")
+    bob.log_out(demo)
+    bob.log_in(demo, "alice")  # the same person at another computer
+    bob.log_out(demo)
+    wait_for(lambda: len(alice.attempts) == 2, 8, lambda: alice.attempts)
+    alice.wait_live()
+    assert len(alice.attempts) == 2
+
+
+def test_a_page_whose_user_is_no_member_any_more_stops(demo: Demo, bob: Window) -> None:
+    bob.log_in(demo, "bob")
+    bob.enter(demo, "/rooms/1")
+    demo.run_sql("DELETE FROM members WHERE user_id = 2")
+    bob.run("live.restart()")
     wait_for(lambda: bob.status.startswith("Not allowed"), 8, lambda: bob.status)
-    hasty_demo.run_sql("INSERT INTO members (room_id, user_id) VALUES (1, 2)")
+    demo.run_sql("INSERT INTO members (room_id, user_id) VALUES (1, 2)")
 
 
 def test_twenty_pages_come_back_after_a_crash(demo: Demo, alice: Window, bob: Window) -> None:
@@ -176,14 +185,13 @@ def test_twenty_pages_come_back_after_a_crash(demo: Demo, alice: Window, bob: Wi
 
     with ThreadPoolExecutor() as both:
         list(both.map(open_ten, [alice, bob], ["alice", "bob"]))
-    sockets_port = int(alice.run(SOCKETS_PORT))
     pages = [(window, tab) for window in (alice, bob) for tab in window.tabs]
     assert len(pages) == 20
 
     killed = time.time()
     demo.stop(signal.SIGKILL)
     time.sleep(5)  # and the time it takes to start
-    demo.start(demo.port, sockets_port)
+    demo.start(demo.port)
 
     # By themselves. Few are unlucky three times in a row and then wait for up to 24 s: these are
     # told that they are online, so that the test has an end.

@@ -9,7 +9,7 @@ import pytest
 
 from examples.flask_app import create_app
 from examples.flask_app.db import Store
-from tests.examples.visitor import TOKEN_KEY, Browser
+from tests.examples.visitor import Browser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,10 +29,8 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(seeded: Path, tmp_path: Path) -> dict[str, Any]:
     return {
         "DATABASE": shutil.copy(seeded, tmp_path / "test.sqlite3"),
-        "ORIGINS": ["http://demo.test"],
         "SECRET_KEY": "s" * 32,
         "TESTING": True,
-        "TOKEN_KEY": TOKEN_KEY,
     }
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import stat
-import time
 from typing import TYPE_CHECKING
 
-import jwt
 import pytest
 
 from examples.flask_app import create_app
-from tests.examples.visitor import TOKEN_KEY, body
+from tests.examples.visitor import body
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +61,6 @@ def test_wrong_login(guest: Browser, name: str, password: str) -> None:
 def test_logout(alice: Browser) -> None:
     assert alice.post("/logout").location == "/login"
     assert alice.get("/").location == "/login"
-    assert alice.get("/token").status_code == 401
 
 
 def test_session_cookie_flags(guest: Browser) -> None:
@@ -237,33 +234,7 @@ def test_announcement_needs_a_login_and_a_text(guest: Browser, store: Store) -> 
     assert store.latest_announcement() is None
 
 
-# Tokens
-
-
-def test_token_says_who_the_user_is(bob: Browser) -> None:
-    before = int(time.time())
-    answer = bob.get("/token")
-    assert answer.status_code == 200
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert body(answer)["expires_in"] == 300
-    claims = jwt.decode(body(answer)["token"], TOKEN_KEY, algorithms=["HS256"])
-    assert (claims["sub"], claims["name"]) == ("2", "bob")
-    assert before <= claims["iat"] <= time.time()
-    assert claims["exp"] - claims["iat"] == 300
-
-
-def test_token_is_not_signed_with_the_session_key(bob: Browser) -> None:
-    with pytest.raises(jwt.InvalidSignatureError):
-        jwt.decode(body(bob.get("/token"))["token"], "s" * 32, algorithms=["HS256"])
-
-
-def test_token_needs_a_login(guest: Browser) -> None:
-    answer = guest.get("/token")
-    assert (answer.status_code, answer.json) == (401, {"error": "Log in first."})
-    assert answer.headers["Cache-Control"] == "no-store"
-
-
-# Headers, errors, keys
+# Headers, errors, the key
 
 
 def test_security_headers(guest: Browser) -> None:
@@ -279,31 +250,24 @@ def test_wrong_method_keeps_the_allow_header(alice: Browser) -> None:
     assert "POST" in answer.headers["Allow"]
 
 
-def test_keys_are_made_once_and_kept_private(
+def test_the_key_is_made_once_and_kept_private(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SECRET_KEY", raising=False)
-    monkeypatch.delenv("TOKEN_KEY", raising=False)
     folder = tmp_path / "instance"
     first = create_app({"INSTANCE_PATH": str(folder)})
     second = create_app({"INSTANCE_PATH": str(folder)})
-    for name in ["SECRET_KEY", "TOKEN_KEY"]:
-        assert first.config[name] == second.config[name]
-        assert stat.S_IMODE((folder / f"{name.lower()}.txt").stat().st_mode) == 0o600
-    assert first.config["SECRET_KEY"] != first.config["TOKEN_KEY"]
-    assert sorted(file.name for file in folder.iterdir()) == [
-        "demo.sqlite3",
-        "secret_key.txt",
-        "token_key.txt",
-    ]
+    assert first.config["SECRET_KEY"] == second.config["SECRET_KEY"]
+    assert stat.S_IMODE((folder / "secret_key.txt").stat().st_mode) == 0o600
+    assert sorted(file.name for file in folder.iterdir()) == ["demo.sqlite3", "secret_key.txt"]
 
 
 def test_key_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOKEN_KEY", "e" * 32)
+    monkeypatch.setenv("SECRET_KEY", "e" * 32)
     app = create_app({"INSTANCE_PATH": str(tmp_path)})
-    assert app.config["TOKEN_KEY"] == "e" * 32
+    assert app.config["SECRET_KEY"] == "e" * 32
 
 
 def test_short_key_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="TOKEN_KEY must have at least 32 bytes"):
-        create_app({"INSTANCE_PATH": str(tmp_path), "TOKEN_KEY": "short"})
+    with pytest.raises(ValueError, match="SECRET_KEY must have at least 32 bytes"):
+        create_app({"INSTANCE_PATH": str(tmp_path), "SECRET_KEY": "short"})

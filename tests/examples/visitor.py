@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
     from werkzeug.test import TestResponse
 
-__all__ = ["TOKEN_KEY", "Browser", "body"]
-
-TOKEN_KEY = "t" * 32
+__all__ = ["Browser", "body"]
 
 
 class Browser:
@@ -37,6 +35,12 @@ class Browser:
     def post_json(self, path: str, body: object) -> TestResponse:
         headers = {"X-CSRF-Token": self.csrf_token()}
         return self.client.post(path, json=body, headers=headers)
+
+    @property
+    def cookie(self) -> dict[str, str]:
+        """The header that a browser sends with every request, an upgrade included."""
+        found = self.client.get_cookie("flask_demo_session")
+        return {} if found is None else {"Cookie": f"{found.key}={found.value}"}
 
     def login(self, name: str) -> Browser:
         answer = self.post("/login", username=name, password=f"{name}-demo")

@@ -2,10 +2,8 @@
 
 // Runs on every page of a logged-in user; the room parts only where there is a room.
 const csrfToken = document.querySelector('meta[name="csrf-token"]').content;
-const socketsPort = document.querySelector('meta[name="sockets-port"]').content;
 const list = document.getElementById("messages");
 const chat = list && `/ws/chat/${list.dataset.room}`;
-let live = null;
 let echo = null; // told when a line sent over the socket has come back
 
 if (list) {
@@ -13,14 +11,11 @@ if (list) {
   scrollToEnd();
   document.getElementById("compose").addEventListener("submit", send);
 }
-if (socketsPort) {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const listeners = { "/ws/notifications": showAnnouncement };
-  if (chat) {
-    listeners[chat] = hear;
-  }
-  live = new Live(`${scheme}://${location.hostname}:${socketsPort}`, listeners, showState);
+const listeners = { "/ws/notifications": showAnnouncement };
+if (chat) {
+  listeners[chat] = hear;
 }
+const live = new Live(listeners, showState);
 
 async function send(event) {
   event.preventDefault();
@@ -29,7 +24,7 @@ async function send(event) {
   button.disabled = true;
   try {
     const text = form.elements.text.value;
-    await (live?.isLive ? say(text) : postJson(form.action, { text }).then(appendMessage));
+    await (live.isLive ? say(text) : postJson(form.action, { text }).then(appendMessage));
     form.reset();
     showProblem("");
   } catch (error) {

@@ -1,31 +1,28 @@
 "use strict";
 
-// Keeps the WebSockets of a page open. They live and die together: one token opens them all, and
-// when one breaks all are opened again.
+// Keeps the WebSockets of a page open. They live and die together: when one breaks all are opened
+// again. The session's cookie says who it is, as with any request to this server.
 
 // When each attempt began, for whoever looks into a connection that will not stay.
 window.wsAttempts = [];
 
 class Live {
   static LEAST = 500; // ms before a retry
-  static FIRST = 3000; // at most before the first; doubles with every failure
+  static FIRST = 3000; // at most, before the first; doubles with every failure
   static LONGEST = 30_000;
   static PATIENCE = 10_000; // for the server to answer
 
-  #base;
   #listeners;
   #show;
   #sockets = new Map();
   #state = "";
   #failures = 0;
-  #liveSince = 0;
   #timer = 0;
   #round = 0; // what an older round still hears about is over
 
   // `listeners`: path -> function called with what came, read as JSON.
   // `show(state, seconds)`: connecting, live, waiting (for so many seconds), login, forbidden.
-  constructor(base, listeners, show) {
-    this.#base = base;
+  constructor(listeners, show) {
     this.#listeners = Object.entries(listeners);
     this.#show = show;
     window.addEventListener("online", () => this.#state === "waiting" && this.#connect());
@@ -46,44 +43,18 @@ class Live {
     this.#retry();
   }
 
-  async #connect() {
+  #connect() {
     const round = this.#end();
     this.#set("connecting");
     window.wsAttempts.push(Date.now());
-    let token;
-    try {
-      token = await this.#askToken();
-    } catch {
-      token = undefined; // the server cannot be had
-    }
-    if (round !== this.#round) {
-      return;
-    }
-    if (!token) {
-      token === null ? this.#set("login") : this.#retry();
-      return;
-    }
     this.#timer = setTimeout(() => this.restart(), Live.PATIENCE);
     for (const [path, hear] of this.#listeners) {
-      this.#open(path, hear, token, round);
+      this.#open(path, hear, round);
     }
   }
 
-  // A fresh token, or null if nobody is logged in any more.
-  async #askToken() {
-    const response = await fetch("/token", { signal: AbortSignal.timeout(Live.PATIENCE) });
-    if (response.status === 401) {
-      return null;
-    }
-    if (!response.ok) {
-      throw new Error(`/token: status ${response.status}`);
-    }
-    return (await response.json()).token;
-  }
-
-  #open(path, hear, token, round) {
-    // The only header a page can choose: the token goes as a subprotocol, the server picks "bearer".
-    const socket = new WebSocket(this.#base + path, ["bearer", token]);
+  #open(path, hear, round) {
+    const socket = new WebSocket(location.origin.replace("http", "ws") + path);
     const isCurrent = () => round === this.#round;
     let opened = false;
     this.#sockets.set(path, socket);
@@ -100,30 +71,41 @@ class Live {
   #opened() {
     clearTimeout(this.#timer);
     this.#failures = 0;
-    this.#liveSince = Date.now();
     this.#set("live");
   }
 
   async #lost(code, opened) {
-    const lived = this.isLive ? Date.now() - this.#liveSince : 0;
     const round = this.#end();
-    if (code === 4401 && lived > 1000) {
-      this.#connect(); // only the token was too old
+    if (code === 4403) {
+      this.#set("forbidden");
       return;
     }
-    // To a page a refused upgrade looks like a dead server (1006). How its own address answers tells.
-    const forbidden = code === 4403 || (!opened && (await this.#isForbidden()));
+    let verdict = "";
+    if (code === 4401 || !opened) {
+      this.#set("connecting");
+      if (code === 4401) {
+        // Logged out. The new cookie is still on its way, and the old one would be believed.
+        await new Promise((resolve) => setTimeout(resolve, Live.LEAST));
+      }
+      verdict = await this.#ask();
+    }
     if (round === this.#round) {
-      forbidden ? this.#set("forbidden") : this.#retry();
+      verdict ? this.#set(verdict) : this.#retry();
     }
   }
 
-  async #isForbidden() {
+  // To a page a refused upgrade looks like a dead server (1006). How its own address answers tells.
+  async #ask() {
     try {
       const signal = AbortSignal.timeout(Live.PATIENCE);
-      return (await fetch(location.pathname, { method: "HEAD", signal })).status === 403;
+      const options = { method: "HEAD", cache: "no-store", signal };
+      const answer = await fetch(location.pathname, options);
+      if (answer.redirected) {
+        return "login";
+      }
+      return answer.status === 403 ? "forbidden" : "";
     } catch {
-      return false;
+      return ""; // the server cannot be had
     }
   }
 
