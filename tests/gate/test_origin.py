@@ -250,6 +250,44 @@ def test_the_log_says_what_to_do_about_a_proxy_that_drops_the_host() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("origin", "request_", "why"),
+    [
+        pytest.param(
+            "http://localhost:5000",
+            ("http", "localhost:8001"),
+            "This request: http://localhost:8001. Another port is another origin: list "
+            'origins=["http://localhost:5000"].',
+            id="another-port",
+        ),
+        pytest.param(
+            "https://myapp.com:8443",
+            ("https", "myapp.com"),
+            "This request: https://myapp.com. Another port is another origin: list "
+            'origins=["https://myapp.com:8443"]; or, if a proxy drops the port, add '
+            '"proxy_set_header Host $http_host;".',
+            id="lost-port",
+        ),
+        pytest.param(
+            "http://myapp.com:8443",
+            ("https", "myapp.com:8443"),
+            "This request: https://myapp.com:8443. The page came without TLS: send its readers to "
+            'https, or, if you must, list origins=["http://myapp.com:8443"].',
+            id="no-tls",
+        ),
+    ],
+)
+def test_the_log_says_what_differs_where_the_name_does_not(
+    origin: str, request_: tuple[str, str], why: str
+) -> None:
+    scheme, host = request_
+    refusal = OriginRule("same-origin", ambient=True).check(
+        upgrade(origin=origin, host=host, scheme=scheme)
+    )
+    assert refusal is not None
+    assert refusal.why == f"Page: {origin}. {why}"
+
+
 def test_the_log_says_what_to_add_to_a_list() -> None:
     refusal = OriginRule(("https://myapp.com",), ambient=True).check(
         upgrade(origin="https://www.myapp.com", host="127.0.0.1:8000", scheme="https")

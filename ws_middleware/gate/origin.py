@@ -56,6 +56,15 @@ def _same_host(origin: Origin, request: UpgradeRequest) -> bool:
     return (origin.host, origin.port) == (found["host"], port)
 
 
+def _explain_same_name(sent: str, origin: Origin, request: UpgradeRequest, port: str | None) -> str:
+    remedy = f'list origins=["{sent}"]'
+    if _same_host(origin, request):
+        return f"The page came without TLS: send its readers to https, or, if you must, {remedy}."
+    if port is None:
+        remedy += '; or, if a proxy drops the port, add "proxy_set_header Host $http_host;"'
+    return f"Another port is another origin: {remedy}."
+
+
 class OriginRule:
     """One policy's rule, made at start. "same-origin" may be an entry of the list, too.
 
@@ -124,7 +133,7 @@ class OriginRule:
             return f"{page} The Origin header is no origin that can be allowed."
         found = _HOST.fullmatch(request.host.lower())
         if self._same and found is not None and found["host"] == origin.host:
-            return f'{page} Another port is another origin: list origins=["{sent}"].'
+            return f"{page} {_explain_same_name(sent, origin, request, found['port'])}"
         if self._same:
             return (
                 f'{page} The proxy does not pass Host: add "proxy_set_header Host $http_host;", '
