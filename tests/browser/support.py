@@ -1,26 +1,44 @@
-"""The demo as a process of its own, and a browser window to look at it with."""
+"""The demo as a process of its own, and a browser window to look at it with.
+
+Chromium is the system's. Where there is none the tests are skipped, but not where CI counts.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
+from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from selenium.webdriver import Chrome
 
-__all__ = ["Demo", "Window", "wait_for"]
+__all__ = ["Demo", "Window", "find_program", "open_window", "wait_for"]
+
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1000,800",
+]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: object) -> None:
@@ -174,3 +192,31 @@ class Window:
                 self.show(tab)
                 self.driver.close()
         self.show(kept)
+
+
+def find_program(*names: str) -> str:
+    """Return the path of the first program there is; else skip, or fail where CI says so."""
+    for name in names:
+        if path := shutil.which(name):
+            return path
+    reason = f"no {' or '.join(names)} on PATH"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextmanager
+def open_window(profile: Path, *flags: str) -> Iterator[Window]:
+    """Open a browser with cookies of its own, kept in the folder `profile`."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = find_program("chromium", "chromium-browser")
+    for flag in [*FLAGS, *flags, f"--user-data-dir={profile}"]:
+        options.add_argument(flag)
+    service = webdriver.ChromeService(find_program("chromedriver"))
+    driver = webdriver.Chrome(options, service)
+    driver.set_page_load_timeout(15)
+    driver.set_script_timeout(15)
+    try:
+        yield Window(driver)
+    finally:
+        driver.quit()

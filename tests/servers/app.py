@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, abort, current_app, request, session
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ws_middleware import FlaskAuth, JWTAuth, Limits, WebSockets
 
@@ -79,5 +81,13 @@ def view() -> Any:
     return sockets.upgrade(greet, user=user())
 
 
+def believe_the_proxy() -> None:
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
+
+
+if os.environ.get("PROXY_FIX") == "inside":
+    believe_the_proxy()
 sockets.init_app(app)
+if os.environ.get("PROXY_FIX") == "outside":
+    believe_the_proxy()
 application: WSGIApplication = app
