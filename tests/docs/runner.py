@@ -107,6 +107,8 @@ class Runner:
         for value in self.namespace.values():
             if isinstance(value, WebSockets):
                 value.close(timeout=2).result(5)
+            elif isinstance(value, contextlib.ExitStack):
+                value.close()
         logger = logging.getLogger("ws_middleware")
         logger.removeHandler(self._log)
         logger.setLevel(self._level)
@@ -127,6 +129,8 @@ class Runner:
             "javascript": self._javascript,
             "json": self._json,
             "text": self._text,
+            "ini": self._text,
+            "nginx": self._text,
             "console": self._console,
             "sh": self._shell,
         }.get(block.language)
@@ -148,6 +152,9 @@ class Runner:
     # --- python ------------------------------------------------------------------------------
 
     def _python(self, block: Block) -> None:
+        if block.directive == "value":
+            self._text(block)
+            return
         source = self._ours(block.code)
         if block.directive in {"file", "serve", "pytest"}:
             self._write(block.argument, source)

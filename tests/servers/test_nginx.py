@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.browser.support import open_window
 
@@ -270,3 +271,15 @@ def test_the_sockets_may_have_a_port_of_their_own(tmp_path: Path) -> None:
         evil = "https://evil.example"
         assert status(nginx, server.cookie(), origin=evil, path="/ws/chat/1") == 403
         assert "GET /ws/" not in server.log  # gunicorn has seen none of it
+
+        # A reload: the new workers take the port while the old ones still have it.
+        old = {each.pid for each in server.workers}
+        server.process.send_signal(signal.SIGHUP)
+        for client in clients:
+            with pytest.raises(ConnectionClosed):
+                client.recv(20)
+            assert client.close_code == 1001
+        server.until(lambda: not old & {each.pid for each in server.workers})
+        with nginx.connect("/ws/chat/1", server.cookie()) as client:
+            assert client.ping().wait(10)
+        assert "Traceback" not in server.log
