@@ -47,6 +47,8 @@ def run_page(text: str, folder: Path) -> None:
         ("```python\n1\n", "no ``` for what begins at 1"),
         ("```text\nanything\n```\n", "say in a comment what this text is"),
         ("<!-- test: value 1 + 1 -->\n```text\n3\n```\n", "2"),
+        ("<!-- test: value 1 + 1 -->\n```nginx\n3\n```\n", "2"),
+        ("<!-- test: value 1 + 1 -->\n```python\n3\n```\n", "2"),
         ("<!-- test: value [1] -->\n```json\n[2]\n```\n", r"\[1\]"),
         ("<!-- test: raises -->\n```python\n1 / 1\n```\n", "DID NOT RAISE"),
         ("<!-- test: run\nassert False\n-->\n", "in the block at page.md:2"),

@@ -133,6 +133,7 @@ def test_the_page_is_live_in_chromium_and_a_logout_ends_it(site: Site, tmp_path:
         window.get(f"{site.nginx.origin}/login")
         window.type("#username", "alice")
         window.type("#password", "alice-demo\n")
+        wait_for(lambda: "Your rooms" in window.driver.page_source, 10, "the login")
         window.get(f"{site.nginx.origin}/rooms/1")
         window.wait_live()
         assert window.driver.get_cookie("flask_demo_session")["secure"]  # type: ignore[index]

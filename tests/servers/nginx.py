@@ -74,12 +74,13 @@ class Nginx(NamedTuple):
         *,
         site: str = "",
         origin: str = "",
+        source: str = "127.0.0.1",
     ) -> ClientConnection:
         """Connect as a page of `origin` does, and as if `site` were on the default port."""
         site = site or f"localhost:{self.port}"
         client: ClientConnection = connect(
             f"wss://{site}{path}",
-            sock=socket.create_connection(("127.0.0.1", self.port)),
+            sock=socket.create_connection(("127.0.0.1", self.port), source_address=(source, 0)),
             ssl=self.tls,
             origin=Origin(origin or f"https://{site}"),
             additional_headers=headers,

@@ -204,6 +204,20 @@ def test_whoever_reads_forwarded_headers_the_verdict_is_the_same(
                     assert status(nginx, headers, origin="https://evil.example") == 403
 
 
+@pytest.mark.parametrize(
+    ("trusted", "peer"), [("", "127.0.0.1"), ("127.0.0.1", "127.0.0.2")], ids=["nobody", "nginx"]
+)
+def test_the_log_has_the_address_of_the_client_where_the_proxy_is_trusted(
+    tmp_path: Path, trusted: str, peer: str
+) -> None:
+    with (
+        run("gunicorn-gthread", tmp_path, WSM_TRUSTED_PROXIES=trusted) as server,
+        run_nginx(tmp_path / "nginx", f"127.0.0.1:{server.port}") as nginx,
+        nginx.connect("/ws/view", server.cookie(), source="127.0.0.2"),
+    ):
+        server.until(lambda: f"user=ann peer={peer}" in server.log)
+
+
 @both_ways
 def test_a_name_that_a_client_forwards_is_not_believed(
     behind: Behind, tmp_path: Path, way: str
