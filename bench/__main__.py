@@ -1,0 +1,30 @@
+"""`python -m bench`: all scripts, one after the other; `python -m bench NAME ...`: that one."""
+
+from __future__ import annotations
+
+import sys
+
+from . import wsgi_connect, wsgi_events, wsgi_idle, wsgi_passthrough, wsgi_workers
+
+SCRIPTS = {
+    "wsgi_passthrough": wsgi_passthrough.main,
+    "wsgi_workers": wsgi_workers.main,
+    "wsgi_connect": wsgi_connect.main,
+    "wsgi_idle": wsgi_idle.main,
+    "wsgi_events": wsgi_events.main,
+}
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        name = sys.argv[1]
+        if name not in SCRIPTS:
+            sys.exit(f"no script is called {name!r}; there are: {', '.join(SCRIPTS)}")
+        SCRIPTS[name](sys.argv[2:])
+        return
+    for script in SCRIPTS.values():
+        script([])
+
+
+if __name__ == "__main__":
+    main()
