@@ -8,7 +8,7 @@ DEMO := $(VENV)/.demo-installed
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types conformance format clean
+.PHONY: help demo test lint types conformance bench format clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ types: $(DEV) ## Check the types
 
 conformance: $(DEV) ## Run Autobahn|Testsuite (needs CPython 2.7)
 	$(BIN)/python -m tests.conformance $(ARGS)
+
+bench: $(DEV) ## Measure, see bench/README.md (ARGS="wsgi_idle" for one script)
+	$(BIN)/python -m bench $(ARGS)
 
 format: $(DEV) ## Format the code
 	$(BIN)/ruff format .

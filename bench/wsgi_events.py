@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .common.report import Report, arguments, median
-from .common.rounds import Condition, Plan, measure
+from .common.rounds import Condition, add_arguments, make_plan, measure
 from .common.servers import gunicorn, raise_file_limit
 from .wsgi_idle import NONE, OPTIONS, THREADS
 
@@ -32,17 +32,15 @@ def working(rate: float) -> Condition:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = arguments(__doc__, rounds=5)
-    parser.add_argument("--sockets", type=int, default=1000)
     parser.add_argument("--messages", type=float, default=500.0, help="a second, of all sockets")
-    parser.add_argument("--rate", type=float, default=200.0, help="HTTP requests a second")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each HTTP measurement")
+    add_arguments(parser)
     args = parser.parse_args(argv)
     raise_file_limit()
     title = f"{args.sockets} sockets on `def` events of 50 ms, gunicorn --threads {THREADS}"
     report = Report("wsgi_events", title)
     conditions = (NONE, Condition("idle"), working(args.messages))
     command = gunicorn("bench.apps.ours:app", *OPTIONS)
-    plan = Plan(command, "/ws/work", conditions, args.sockets, args.rounds, args.rate, args.seconds)
+    plan = make_plan(args, command, "/ws/work", conditions)
     results = measure(plan, report)
     results.tell_http(report, NONE.name)
     report.say(f"Memory per socket: {median(results.rss_per_socket) / 1000:.1f} kB.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .common.clients import Sockets
 from .common.report import Report, arguments, median
-from .common.rounds import Condition, Plan, Results, measure
+from .common.rounds import Condition, Plan, Results, add_arguments, make_plan, measure
 from .common.servers import Server, gunicorn, raise_file_limit, serve
 
 if TYPE_CHECKING:
@@ -73,16 +73,14 @@ def compare(report: Report) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = arguments(__doc__, rounds=5)
-    parser.add_argument("--sockets", type=int, default=1000)
-    parser.add_argument("--rate", type=float, default=200.0, help="HTTP requests a second")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each HTTP measurement")
+    add_arguments(parser)
     args = parser.parse_args(argv)
     raise_file_limit()
     report = Report(
         "wsgi_idle", f"{args.sockets} sockets beside HTTP, gunicorn --threads {THREADS}"
     )
     command = gunicorn("bench.apps.ours:app", *OPTIONS)
-    plan = Plan(command, "/ws/feed", CONDITIONS, args.sockets, args.rounds, args.rate, args.seconds)
+    plan = make_plan(args, command, "/ws/feed", CONDITIONS)
     tell(report, plan, measure(plan, report))
     compare(report)
     report.publish(args.json)

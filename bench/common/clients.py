@@ -8,10 +8,13 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from .quiet import quietest
 from .report import percentile
 from .servers import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .servers import Server
 
 __all__ = ["Load", "Opened", "Sockets", "load"]
@@ -27,15 +30,35 @@ class Load:
     lag_p99: float
     answers: int
     errors: int
+    #: Cores that processes other than ours used meanwhile.
+    others: float
 
 
-def load(server: Server, *, rate: float, seconds: float, keep_alive: bool) -> Load:
-    """Ask for the plain view, `rate` times a second."""
+def load(
+    server: Server,
+    *,
+    rate: float,
+    seconds: float,
+    keep_alive: bool,
+    attempts: int = 1,
+    beside: Sequence[int] = (),
+) -> Load:
+    """Ask for the plain view, `rate` times a second.
+
+    It is done again, up to `attempts` times, while processes that are neither the server's nor
+    `beside` it keep the machine busy.
+    """
     command = [str(server.port), "--rate", str(rate), "--seconds", str(seconds)]
     if keep_alive:
         command.append("--keep-alive")
-    out = subprocess.run(_module("http_load", *command), cwd=ROOT, check=True, capture_output=True)
-    result = json.loads(out.stdout)
+    command = _module("http_load", *command)
+
+    def once() -> bytes:
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+
+    ours = [*(each.pid for each in server.workers), *beside]
+    out, others = quietest(attempts, ours, once)
+    result = json.loads(out)
     ms = result["ms"]
     return Load(
         p50=percentile(ms, 50),
@@ -43,6 +66,7 @@ def load(server: Server, *, rate: float, seconds: float, keep_alive: bool) -> Lo
         lag_p99=percentile(result["lag_ms"], 99),
         answers=len(ms),
         errors=result["errors"],
+        others=others,
     )
 
 
@@ -92,6 +116,11 @@ class Sockets:
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
+
+    @property
+    def pid(self) -> int:
+        """The process that holds them."""
+        return self._process.pid
 
     def open(self, count: int, *, at_once: int = 40, timeout: float = 30.0) -> Opened:
         """Open `count` more, `at_once` at a time, each within `timeout` seconds."""

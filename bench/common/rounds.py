@@ -16,9 +16,11 @@ from .report import median, spread
 from .servers import Server, serve
 
 if TYPE_CHECKING:
+    import argparse
+
     from .report import Report
 
-__all__ = ["Condition", "Plan", "Results", "measure"]
+__all__ = ["Condition", "Plan", "Results", "add_arguments", "make_plan", "measure"]
 
 #: Seconds for a server to come to rest between two measurements.
 _SETTLE: Final = 1.0
@@ -53,6 +55,7 @@ class Plan:
     rounds: int
     rate: float
     seconds: float
+    attempts: int
 
 
 @dataclass
@@ -98,12 +101,39 @@ class Results:
                     f"{median([each.p99 for each in loads]):.2f}",
                     spread(ratios),
                     f"{median([each.lag_p99 for each in loads]):.2f}",
+                    f"{max(each.others for each in loads):.2f}",
                     sum(each.errors for each in loads),
                     f"{median(self.received[name]):.0f}",
                 )
             )
-        columns = ("sockets", "keep-alive", "p50 ms", "p99 ms", "p99, ratio", "client's own lag")
+        columns = (
+            "sockets",
+            "keep-alive",
+            "p50 ms",
+            "p99 ms",
+            "p99, ratio",
+            "client's own lag",
+            "others",
+        )
         report.table((*columns, "errors", "messages/s"), rows)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a plan is made of."""
+    parser.add_argument("--sockets", type=int, default=1000)
+    parser.add_argument("--rate", type=float, default=200.0, help="HTTP requests a second")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each HTTP measurement")
+    parser.add_argument(
+        "--attempts", type=int, default=5, help="at a measurement while others use the machine"
+    )
+
+
+def make_plan(
+    args: argparse.Namespace, command: list[str], path: str, conditions: tuple[Condition, ...]
+) -> Plan:
+    """Return the plan that the arguments ask for."""
+    numbers = (args.sockets, args.rounds, args.rate, args.seconds, args.attempts)
+    return Plan(command, path, conditions, *numbers)
 
 
 def measure(plan: Plan, report: Report) -> Results:
@@ -151,7 +181,14 @@ def _measure_one(
     condition.begin(server, sockets)
     start, before = time.monotonic(), sockets.received
     loads = {
-        keep_alive: load(server, rate=plan.rate, seconds=plan.seconds, keep_alive=keep_alive)
+        keep_alive: load(
+            server,
+            rate=plan.rate,
+            seconds=plan.seconds,
+            keep_alive=keep_alive,
+            attempts=plan.attempts,
+            beside=[sockets.pid],
+        )
         for keep_alive in (True, False)
     }
     received = (sockets.received - before) / (time.monotonic() - start)
