@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from . import wsgi_connect, wsgi_events, wsgi_idle, wsgi_passthrough, wsgi_workers
@@ -16,6 +17,8 @@ SCRIPTS = {
 
 
 def main() -> None:
+    # An exception ends what was started; the default action would leave it behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if len(sys.argv) > 1:
         name = sys.argv[1]
         if name not in SCRIPTS:
