@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, abort, current_app, request, session
@@ -14,7 +15,7 @@ from ws_middleware import FlaskAuth, JWTAuth, Limits, WebSockets
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-    from ws_middleware import UpgradeRequest, WebSocket
+    from ws_middleware import BlockingWebSocket, UpgradeRequest, WebSocket
 
 KEY = "k" * 32
 
@@ -46,6 +47,18 @@ def said(ws: WebSocket, message: str | bytes, room: int) -> None:
 async def echo(ws: WebSocket) -> None:
     async for message in ws:
         await ws.send(message)
+
+
+@sockets.route("/ws/wait", auth=JWTAuth(KEY, algorithms=["HS256"]))
+def wait(ws: BlockingWebSocket) -> None:
+    ws.send("waiting")
+    ws.receive()
+
+
+@sockets.route("/ws/sleep", auth=JWTAuth(KEY, algorithms=["HS256"]))
+def sleep(ws: BlockingWebSocket) -> None:
+    ws.send("asleep")
+    time.sleep(60)
 
 
 async def greet(ws: WebSocket) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 import pytest
@@ -191,7 +191,7 @@ def test_an_upgrade_that_a_proxy_keeps_to_itself_is_refused(
     ],
 )
 def test_whoever_reads_forwarded_headers_the_verdict_is_the_same(
-    tmp_path: Path, extra: list[str], environ: dict[str, str]
+    tmp_path: Path, extra: list[str], environ: dict[str, Any]
 ) -> None:
     unix = f"unix:{tmp_path / 'gunicorn.sock'}"
     with run("gunicorn-gthread", tmp_path, "--bind", unix, *extra, **environ) as server:

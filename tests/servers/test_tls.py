@@ -45,7 +45,14 @@ __all__ = [
     "test_the_apps_own_hook_decides",
 ]
 
-SERVERS = ["werkzeug", "gunicorn-sync", "gunicorn-gthread", "cheroot", "wsgiref"]
+SERVERS = [
+    "werkzeug",
+    "gunicorn-sync",
+    "gunicorn-gthread",
+    "gunicorn-gevent",
+    "cheroot",
+    "wsgiref",
+]
 
 
 def run_tls(
@@ -132,7 +139,7 @@ def request_for(path: str, server: Running) -> bytes:
     return head(path, host=f"127.0.0.1:{server.port}", Origin=server.origin, **server.cookie())
 
 
-@pytest.mark.parametrize("name", ["gunicorn-sync", "gunicorn-gthread"])
+@pytest.mark.parametrize("name", ["gunicorn-sync", "gunicorn-gthread", "gunicorn-gevent"])
 @pytest.mark.parametrize("sign", [signal.SIGHUP, signal.SIGTERM])
 def test_a_worker_that_ends_says_restart(tmp_path: Path, name: str, sign: signal.Signals) -> None:
     with run_tls(name, tmp_path) as server, ExitStack() as stack:
