@@ -65,12 +65,12 @@ class WSGIMiddleware:
 
     def _upgrade(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         engine, sidecar = self._open_door()
-        request = engine.gate.take_token(request_from_environ(environ, engine.clock.wall()))
-        if request is None:
+        routed = engine.gate.find(request_from_environ(environ, engine.clock.wall()))
+        if routed is None:
             return self._offer(engine, sidecar, environ, start_response)
-        _clean(environ, request)
-        outcome = engine.judge(request, engine.clock.now(), sidecar.ensure)
-        return Answer(engine, sidecar, request, outcome).give(environ, start_response)
+        _clean(environ, routed.request)
+        outcome = engine.judge(routed, engine.clock.now(), sidecar.ensure)
+        return Answer(engine, sidecar, routed.request, outcome).give(environ, start_response)
 
     def _offer(
         self,

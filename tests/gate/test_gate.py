@@ -120,6 +120,22 @@ def test_the_token_is_taken_out_before_the_authenticator_is_asked() -> None:
     assert "SECRET" not in repr(candidate)
 
 
+def test_a_route_is_found_with_its_parameters_and_without_its_token() -> None:
+    gate = gate_of(policy(JWT), path="/chat/<int:room>")
+    routed = gate.find(upgrade("/chat/7?token=SECRET", host=None))
+    assert routed is not None
+    assert (routed.request.target, routed.request.path_params) == ("/chat/7?token=-", {"room": 7})
+    assert "SECRET" not in repr(routed)
+    assert gate.counts == (0, 0, 0), "nothing has been asked yet"
+    refusal = gate.check_routed(routed, 0.0)
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "upgrade_malformed"
+
+
+def test_a_path_that_is_none_of_ours_is_not_found() -> None:
+    assert gate_of(policy()).find(upgrade("/other")) is None
+
+
 def test_a_callable_without_sources_sees_the_request_as_sent() -> None:
     request = upgrade("/ws?token=x", origin="http://myapp.com", sec_websocket_protocol="bearer, x")
     outcome = gate_of(policy(by_cookie)).check(request, 0.0)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ws_middleware.config import EffectivePolicy, ServerLimits
     from ws_middleware.types import Principal, UpgradeRequest
 
-__all__ = ["Candidate", "Entry", "Gate", "Slot"]
+__all__ = ["Candidate", "Entry", "Gate", "Routed", "Slot"]
 
 
 class Entry(Protocol):
@@ -73,6 +73,14 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Routed:
+    """A request whose path is one of ours: its parameters are known, its token is taken out."""
+
+    request: UpgradeRequest
+    guarded: _Guarded
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A request that passed all checks before the authenticator."""
 
@@ -114,30 +122,31 @@ class Gate:
             ),
         )
 
-    def take_token(self, request: UpgradeRequest) -> UpgradeRequest | None:
-        """Return the request with its token taken out of it; `None` if its path is none of ours.
+    def find(self, request: UpgradeRequest) -> Routed | None:
+        """Return what is known by the path alone; `None` if it is none of ours.
 
-        For doors that have to clean the host's own request before anything is answered.
+        For doors that pass on what is not ours, and that have to clean the host's own request of
+        its token before anything is answered.
         """
         found = self._table.find(request.path)
         if found is None:
             return None
-        policy: EffectivePolicy = found[0].entry.policy
-        return find_credential(request, getattr(policy.auth, "sources", ()))
-
-    def check(self, request: UpgradeRequest, now: float) -> Refusal | Candidate:  # noqa: ARG002
-        """Return a refusal, or a candidate that holds a place among the undecided."""
-        found = self._table.find(request.path)
-        if found is None:
-            refusal = Refusal(404, "route_unknown", "there is no WebSocket endpoint at this path")
-            as_close = self._refuse_with == "close" and find_problem(request) is None
-            return replace(refusal, as_close=as_close)
         guarded, parameters = found
         policy: EffectivePolicy = guarded.entry.policy
         request = replace(request, path_params=parameters)
-        if request.credential is None:  # no door has taken it out before
-            request = find_credential(request, getattr(policy.auth, "sources", ()))
-        return self._check(request, guarded)
+        return Routed(find_credential(request, getattr(policy.auth, "sources", ())), guarded)
+
+    def check(self, request: UpgradeRequest, now: float) -> Refusal | Candidate:
+        """Return a refusal, or a candidate that holds a place among the undecided."""
+        routed = self.find(request)
+        if routed is None:
+            refusal = Refusal(404, "route_unknown", "there is no WebSocket endpoint at this path")
+            return self.dress_unrouted(refusal, request)
+        return self.check_routed(routed, now)
+
+    def check_routed(self, routed: Routed, now: float) -> Refusal | Candidate:  # noqa: ARG002
+        """Do the same for a request whose route has been found."""
+        return self._check(routed.request, routed.guarded)
 
     def check_view(
         self, request: UpgradeRequest, entry: Entry, *, needs_origin: bool = True
@@ -165,6 +174,11 @@ class Gate:
     def dress(self, refusal: Refusal, candidate: Candidate) -> Refusal:
         """Return a refusal that came after `check` in the form that the policy asks for."""
         return _dress(refusal, candidate.entry)
+
+    def dress_unrouted(self, refusal: Refusal, request: UpgradeRequest) -> Refusal:
+        """Return the refusal of a request that has no route in the form the app asks for."""
+        as_close = self._refuse_with == "close" and find_problem(request) is None
+        return replace(refusal, as_close=as_close)
 
     # --- caps --------------------------------------------------------------------------------
 

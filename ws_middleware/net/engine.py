@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ws_middleware.core.events import Closed, RefusedBySession
+    from ws_middleware.gate.gate import Routed
     from ws_middleware.hub.hub import Hub
     from ws_middleware.settings import Settings
     from ws_middleware.types import UpgradeRequest
@@ -178,10 +179,10 @@ class Engine:
             self.open(link, outcome)
 
     def judge(
-        self, request: UpgradeRequest, now: float, runtime: Callable[[], Runtime]
+        self, routed: Routed, now: float, runtime: Callable[[], Runtime]
     ) -> Refusal | Admission:
         """Find the verdict over a request in the calling thread, which may block."""
-        outcome = self.gate.check(request, now)
+        outcome = self.gate.check_routed(routed, now)
         if isinstance(outcome, Refusal):
             return outcome
         return self.settle(outcome, now, runtime)
