@@ -206,6 +206,53 @@ def test_what_the_peer_sent_as_version_is_cut() -> None:
 
 
 def test_the_request_line_is_asked_before_the_fields() -> None:
-    refusal = find_problem(upgrade(method="POST", http_version="1.0", upgrade=None))
+    refusal = find_problem(upgrade(method="POST", http_version="1.0", host=None))
     assert refusal is not None
     assert refusal.status == 505
+
+
+LINES = (
+    "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    'proxy_set_header Connection "upgrade";'
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "found"),
+    [
+        pytest.param({"upgrade": None}, (426, "upgrade_required"), "no Upgrade", id="upgrade"),
+        pytest.param(
+            {"upgrade": None, "connection": None, "http_version": "1.0"},
+            (426, "upgrade_required"),
+            "no Upgrade",
+            id="as-nginx-does-without-a-word",
+        ),
+        pytest.param({"http_version": "1.0"}, (505, "http_version"), "HTTP/1.0", id="version"),
+        pytest.param(
+            {"connection": "close"}, (400, "upgrade_malformed"), "no token", id="connection"
+        ),
+        pytest.param(
+            {"connection": None}, (400, "upgrade_malformed"), "no token", id="no-connection"
+        ),
+    ],
+)
+def test_what_a_proxy_drops_is_answered_with_its_lines_in_the_log(
+    changes: dict[str, Field], expected: tuple[int, str], found: str
+) -> None:
+    refusal = find_problem(upgrade(**changes))
+    assert refusal is not None
+    assert (refusal.status, refusal.code) == expected
+    assert found in refusal.why
+    assert refusal.why.endswith(
+        f": most likely a proxy's doing. nginx needs in its location: {LINES}"
+    )
+    assert "proxy_set_header" not in refusal.detail, "the peer need not know what stands here"
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_no_proxy_is_blamed_for_a_page_that_somebody_opened(version: str) -> None:
+    refusal = find_problem(
+        upgrade(http_version=version, upgrade=None, connection=None, sec_websocket_key=None)
+    )
+    assert refusal is not None
+    assert refusal.why == ""

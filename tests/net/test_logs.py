@@ -78,6 +78,14 @@ def test_without_a_reason_for_the_log_it_is_the_peers(
     assert caplog.messages == ["refused -: head_timeout. no whole head in 5 s"]
 
 
+def test_what_a_setting_would_mend_is_a_warning_once_and_only_with_its_remedy(
+    log: RefusalLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    for why in ("", "add this line", "add this line"):
+        log.add(request(), Refusal(426, "upgrade_required", "no", why), 100)
+    assert [each.levelname for each in caplog.records] == ["INFO", "WARNING", "INFO"]
+
+
 @pytest.mark.parametrize(("status", "level"), [(401, "INFO"), (500, "WARNING"), (503, "WARNING")])
 def test_a_fault_of_ours_is_a_warning(
     log: RefusalLog, caplog: pytest.LogCaptureFixture, status: int, level: str

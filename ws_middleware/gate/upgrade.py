@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ws_middleware.types import Refusal
@@ -15,9 +16,24 @@ from ws_middleware.types import Refusal
 if TYPE_CHECKING:
     from ws_middleware.types import Headers, UpgradeRequest
 
-__all__ = ["find_problem"]
+__all__ = ["NO_UPGRADE", "find_problem"]
 
 _VERSION: Final = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"))
+
+#: The answer to whoever opens a socket's path as a page.
+NO_UPGRADE: Final = Refusal(
+    426,
+    "upgrade_required",
+    "this is a WebSocket endpoint: connect with a WebSocket client",
+    headers=_VERSION,
+)
+
+#: What nginx has to be told, for by default it speaks HTTP/1.0 and passes no hop-by-hop field on.
+_PROXY_LINES: Final = (
+    "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    'proxy_set_header Connection "upgrade";'
+)
+
 _KEY_BYTES: Final = 16
 _SUBPROTOCOLS: Final = 32
 _EXTENSIONS: Final = 16
@@ -33,7 +49,8 @@ def find_problem(request: UpgradeRequest) -> Refusal | None:
     """Return why this is no valid upgrade request, or `None` if it is one."""
     headers = request.headers
     return (
-        _check_request_line(request)
+        _check_proxy(request)
+        or _check_request_line(request)
         or _check_single(headers)
         or _check_body(headers)
         or _check_upgrade(headers)
@@ -42,13 +59,32 @@ def find_problem(request: UpgradeRequest) -> Refusal | None:
     )
 
 
-def _malformed(detail: str) -> Refusal:
-    return Refusal(400, "upgrade_malformed", detail)
+def _malformed(detail: str, why: str = "") -> Refusal:
+    return Refusal(400, "upgrade_malformed", detail, why)
+
+
+def _ask_proxy(found: str) -> str:
+    return f"{found}: most likely a proxy's doing. nginx needs in its location: {_PROXY_LINES}"
+
+
+def _check_proxy(request: UpgradeRequest) -> Refusal | None:
+    """Tell a WebSocket client's request that something on its way has taken apart.
+
+    First of all: a proxy that drops the fields speaks HTTP/1.0 as well, which by itself would say
+    nothing of the cause.
+    """
+    headers = request.headers
+    if "sec-websocket-key" in headers and "upgrade" not in headers:
+        detail = f"{NO_UPGRADE.detail} (the Upgrade header is missing: does a proxy drop it?)"
+        return replace(NO_UPGRADE, detail=detail, why=_ask_proxy("there is no Upgrade header"))
+    return None
 
 
 def _check_request_line(request: UpgradeRequest) -> Refusal | None:
     if request.http_version != "1.1":
-        return Refusal(505, "http_version", "a WebSocket upgrade needs HTTP/1.1")
+        is_meant = request.http_version == "1.0" and "upgrade" in request.headers
+        why = _ask_proxy("it came as HTTP/1.0") if is_meant else ""
+        return Refusal(505, "http_version", "a WebSocket upgrade needs HTTP/1.1", why)
     if request.method != "GET":
         headers = (("Allow", "GET"),)
         return Refusal(405, "method_not_allowed", "a WebSocket upgrade is a GET", headers=headers)
@@ -86,14 +122,12 @@ def _check_body(headers: Headers) -> Refusal | None:
 def _check_upgrade(headers: Headers) -> Refusal | None:
     upgrade = headers.get("upgrade")
     if upgrade is None:
-        detail = "this is a WebSocket endpoint: connect with a WebSocket client"
-        if "sec-websocket-key" in headers:
-            detail += " (the Upgrade header is missing: does a proxy drop it?)"
-        return Refusal(426, "upgrade_required", detail, headers=_VERSION)
+        return NO_UPGRADE
     if upgrade.strip(" \t").lower() != "websocket":
         return Refusal(426, "upgrade_required", "Upgrade must be websocket", headers=_VERSION)
     if "upgrade" not in {token.lower() for token in headers.tokens("connection")}:
-        return _malformed("the Connection header must contain the token Upgrade")
+        detail = "the Connection header must contain the token Upgrade"
+        return _malformed(detail, _ask_proxy("the Connection header has no token Upgrade"))
     version = headers.get("sec-websocket-version")
     if version != "13":
         detail = f"Sec-WebSocket-Version must be 13, not {(version or 'missing')[:20]}"

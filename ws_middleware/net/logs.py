@@ -104,8 +104,17 @@ def relay(host: Host) -> None:
             logging.getLogger(name).addFilter(_relay)
 
 
-#: Codes that more often mean a missing setting than an attack: the first is a warning.
-_SETTINGS: Final = frozenset({"origin_not_allowed", "origin_missing"})
+#: Codes that, where we know a remedy, more often mean a missing setting than an attack: the first
+#: of each is a warning.
+_SETTINGS: Final = frozenset(
+    {
+        "http_version",
+        "origin_missing",
+        "origin_not_allowed",
+        "upgrade_malformed",
+        "upgrade_required",
+    }
+)
 
 
 class RefusalLog:
@@ -138,9 +147,11 @@ class RefusalLog:
         )
 
     def _level(self, refusal: Refusal) -> int:
-        """Return the level: a first refused origin is most likely a setting of ours."""
-        first = refusal.code in _SETTINGS and refusal.code not in self._seen
-        self._seen.add(refusal.code)
+        """Return the level: the first of those is most likely a setting, ours or a proxy's."""
+        is_setting = refusal.code in _SETTINGS and bool(refusal.why)  # which has the remedy then
+        first = is_setting and refusal.code not in self._seen
+        if first:
+            self._seen.add(refusal.code)
         if first or refusal.status >= 500:  # noqa: PLR2004
             return logging.WARNING
         return logging.INFO
