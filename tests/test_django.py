@@ -7,6 +7,7 @@ import functools
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -433,7 +434,11 @@ def test_a_view_accepts(ann: Visitor) -> None:
 def test_login_required_before_a_view_accepts(site: Site) -> None:
     with RawPeer(("127.0.0.1", site.port)) as peer:
         answer = peer.upgrade("/own/word/", host=f"127.0.0.1:{site.port}", origin=site.origin)
-    assert answer.split()[1] == b"302"
+        assert answer.split()[1] == b"401"
+        assert b"location" not in answer.lower()
+        length = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", answer)
+        assert length is not None
+        assert json.loads(peer.read_bytes(int(length[1])))["code"] == "login_required"
 
 
 def test_a_view_without_a_user(site: Site) -> None:

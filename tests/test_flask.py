@@ -284,9 +284,50 @@ def test_http_is_untouched() -> None:
     assert sockets._engine is None
 
 
-def test_a_get_at_a_path_of_ours_is_a_400() -> None:
+def test_a_get_at_a_path_of_ours_is_a_426() -> None:
+    """Where Flask by itself says 400, for it knows the path for WebSockets only."""
+    app, sockets = make_app()
+    answer = app.test_client().get("/ws/7")
+    assert (answer.status_code, answer.json) == (
+        426,
+        {
+            "type": "about:blank",
+            "title": "Upgrade Required",
+            "status": 426,
+            "detail": "this is a WebSocket endpoint: connect with a WebSocket client",
+            "code": "upgrade_required",
+        },
+    )
+    assert answer.mimetype == "application/problem+json"
+    head = app.test_client().head("/ws/7")
+    assert (head.status_code, head.data) == (426, b"")
+    assert sockets._engine is None, "a page starts nothing"
+
+
+def test_a_400_of_the_apps_own_at_a_path_of_ours_stays() -> None:
     app, _ = make_app()
-    assert app.test_client().get("/ws/7").status_code == 400  # werkzeug's WebsocketMismatch
+
+    @app.get("/ws/<int:room>")
+    def page(room: int) -> AnyResponse:
+        return Response(f"bad {room}", 400)
+
+    answer = app.test_client().get("/ws/7")
+    assert (answer.status_code, answer.text) == (400, "bad 7")
+
+
+def test_what_flask_says_of_other_paths_for_websockets_stays() -> None:
+    """As of a flask-sock route: not ours."""
+    app, _ = make_app()
+
+    @app.route("/theirs", websocket=True)
+    def theirs() -> str:
+        return ""
+
+    plain = Flask("plain")
+    plain.add_url_rule("/theirs", "theirs", theirs, websocket=True)
+    answer, expected = app.test_client().get("/theirs"), plain.test_client().get("/theirs")
+    assert (answer.status_code, answer.data) == (expected.status_code, expected.data)
+    assert answer.status_code == 400
 
 
 def test_no_upgrade_field_grants(serve: Callable[[WebSockets], Served]) -> None:

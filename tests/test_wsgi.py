@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
 
 import pytest
+from flask import Flask, Response
+from flask import request as flask_request
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from tests.gate.upgrades import KEY
 from ws_middleware import Anonymous, JWTAuth, Limits, Principal, WebSocket, WebSockets
+from ws_middleware.environ import request_from_environ
 from ws_middleware.errors import Refused
-from ws_middleware.wsgi import OFFER, Offer, request_from_environ
+from ws_middleware.wsgi import OFFER, Offer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -53,6 +60,29 @@ class Answered:
     def headers(self) -> dict[str, str]:
         ((_, headers),) = self.calls
         return dict(headers)
+
+
+@dataclass
+class Server:
+    """A `start_response` that sends nothing before there is a body, as a server's."""
+
+    status: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    restarts: int = 0
+
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        if exc_info is not None and self.status:
+            assert not self.body, "headers are sent already"
+            self.restarts += 1
+        elif self.status:
+            pytest.fail("start_response was called twice")
+        self.status, self.headers = status, dict(headers)
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        assert self.status, "a body before start_response"
+        self.body += data
 
 
 @dataclass
@@ -120,7 +150,7 @@ def counts(sockets: WebSockets) -> tuple[int, int, int]:
 
 
 def test_http_passes_untouched(make: Callable[..., WebSockets]) -> None:
-    app, answered, environ = App(), Answered(), http("/ws?")
+    app, answered, environ = App(), Answered(), http("/page?")
     before = dict(environ)
     sockets = make()
     result = sockets.wsgi(app)(environ, answered)
@@ -129,6 +159,234 @@ def test_http_passes_untouched(make: Callable[..., WebSockets]) -> None:
     assert app.calls[0][1] is answered
     assert environ == before
     assert sockets._engine is None, "an HTTP request must start nothing"
+
+
+# --- a page where there is a socket --------------------------------------------------------------
+
+
+def page_app(
+    status: str = "404 Not Found",
+    *,
+    late: bool = False,
+    writes: bool = False,
+    body: Iterable[bytes] = (b"the app's",),
+) -> WSGIApplication:
+    """An app with one answer; `late`, it says its status when its answer is read."""
+    headers = [("Content-Type", "text/plain"), ("Set-Cookie", "a=1")]
+
+    def now(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        write = start_response(status, list(headers))
+        if writes:
+            write(b"written ")
+        return body
+
+    def later(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        yield from now(environ, start_response)
+
+    return later if late else now
+
+
+def get(app: WSGIApplication, path: str = "/ws", **changes: Any) -> tuple[Server, bytes]:
+    """Ask as a strict server does: `wsgiref.validate` holds both sides to PEP 3333."""
+    environ = http(path, **changes)
+    setup_testing_defaults(environ)
+    server = Server()
+    chunks = validator(app)(environ, server)
+    try:
+        for chunk in chunks:
+            server.write(chunk)
+    finally:
+        chunks.close()  # type: ignore[attr-defined]
+    return server, server.body
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_page_that_the_app_knows_nothing_of_is_a_426(
+    make: Callable[..., WebSockets],
+    caplog: pytest.LogCaptureFixture,
+    late: bool,  # noqa: FBT001
+    writes: bool,  # noqa: FBT001
+) -> None:
+    caplog.set_level("INFO", "ws_middleware.gate")
+    sockets = make()
+    server, body = get(sockets.wsgi(page_app(late=late, writes=writes)))
+    assert server.status == "426 Upgrade Required"
+    assert server.headers == {
+        "Content-Type": "application/problem+json",
+        "Cache-Control": "no-store",
+        "Sec-WebSocket-Version": "13",
+        "Content-Length": str(len(body)),
+    }
+    assert json.loads(body)["code"] == "upgrade_required"
+    assert sockets._engine is None, "HTTP must start nothing"
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert record.getMessage() == (
+        "refused /ws: upgrade_required. "
+        "this is a WebSocket endpoint: connect with a WebSocket client"
+    )
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_head_is_told_the_same_without_a_body(
+    make: Callable[..., WebSockets],
+    late: bool,  # noqa: FBT001
+) -> None:
+    app = make().wsgi(page_app(late=late, body=()))
+    server, body = get(app, REQUEST_METHOD="HEAD")
+    assert (server.status, body) == ("426 Upgrade Required", b"")
+    assert int(server.headers["Content-Length"]) > 100
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("writes", [False, True])
+@pytest.mark.parametrize(
+    ("status", "path", "method"),
+    [
+        pytest.param("200 OK", "/ws", "GET", id="a-page"),
+        pytest.param("400 Bad Request", "/ws", "GET", id="an-error"),
+        pytest.param("410 Gone", "/ws", "GET", id="gone"),
+        pytest.param("500 Oops", "/ws", "GET", id="broken"),
+        pytest.param("404 Not Found", "/ws", "POST", id="not-a-get"),
+        pytest.param("404 Not Found", "/ws", "OPTIONS", id="options"),
+        pytest.param("404 Not Found", "/", "GET", id="another-path"),
+        pytest.param("404 Not Found", "/wsx", "GET", id="a-longer-path"),
+        pytest.param("404 Not Found", "/ws/", "GET", id="a-slash-more"),
+        pytest.param("404 Not Found", "/ws\xc3\xa9", "GET", id="not-ascii"),
+        pytest.param("404 Not Found", "/ws\xff", "GET", id="not-utf-8"),
+    ],
+)
+def test_any_other_answer_passes_byte_for_byte(
+    make: Callable[..., WebSockets],
+    late: bool,  # noqa: FBT001
+    writes: bool,  # noqa: FBT001
+    status: str,
+    path: str,
+    method: str,
+) -> None:
+    app = page_app(status, late=late, writes=writes)
+    expected = get(app, path, REQUEST_METHOD=method)
+    assert get(make().wsgi(app), path, REQUEST_METHOD=method) == expected
+    assert expected[1] == (b"written the app's" if writes else b"the app's")
+
+
+def test_paths_with_parameters_and_wide_letters(make: Callable[..., WebSockets]) -> None:
+    sockets = make()
+    sockets.route("/caf\u00e9/<int:room>")
+    app = sockets.wsgi(page_app())
+    wide = "/caf\xc3\xa9"  # UTF-8 read as latin-1, PEP 3333
+    assert get(app, f"{wide}/7")[0].status.startswith("426")
+    assert get(app, f"{wide}/x")[0].status.startswith("404")
+    assert get(app, wide)[0].status.startswith("404")
+    sockets.route("/<path:any>")
+    assert get(app, f"{wide}/x")[0].status.startswith("426")
+
+
+def test_a_route_at_the_root_of_a_mounted_app(make: Callable[..., WebSockets]) -> None:
+    sockets = make()
+    sockets.route("/")
+    server, _ = get(sockets.wsgi(page_app()), "", SCRIPT_NAME="/mounted")
+    assert server.status.startswith("426")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/api/ws", "404 Not Found"), ("/ws", "426 Upgrade Required")]
+)
+def test_an_app_that_mounts_others_changes_the_path_on_its_way(
+    make: Callable[..., WebSockets], caplog: pytest.LogCaptureFixture, path: str, expected: str
+) -> None:
+    caplog.set_level("INFO", "ws_middleware.gate")
+    sockets = make()
+    sockets.route("/<path:any>/x")  # so that every path may be one of ours
+    app = sockets.wsgi(DispatcherMiddleware(page_app(), {"/api": page_app(), "/ws": page_app()}))
+    assert get(app, path)[0].status == expected
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == (
+        ["refused /ws"] if expected.startswith("426") else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "expected"),
+    [
+        pytest.param("404 Not Found", "500 Oops", "500 Oops", id="an-error-after-a-404"),
+        pytest.param("200 OK", "404 Not Found", "404 Not Found", id="a-404-after-a-page"),
+    ],
+)
+def test_an_error_page_in_place_of_an_answer(
+    make: Callable[..., WebSockets], first: str, then: str, expected: str
+) -> None:
+    """PEP 3333: before any body is sent, an app may start again, with `exc_info`."""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        headers = [("Content-Type", "text/plain")]
+        start_response(first, headers)
+        try:
+            int("x")
+        except ValueError:
+            start_response(then, headers, sys.exc_info())
+        return [b"sorry"]
+
+    server, body = get(make().wsgi(app))
+    assert (server.status, body) == (expected, b"sorry")
+    assert server.restarts == (1 if first == "200 OK" else 0)
+
+
+class File:
+    """A `wsgi.file_wrapper`, which a server knows by its type."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([b"file"])
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_file_passes_as_the_object_that_it_is(make: Callable[..., WebSockets]) -> None:
+    file = File()
+    assert make().wsgi(page_app("200 OK", body=file))(http(), Answered()) is file
+    assert file.closed == 0, "the server closes it"
+
+
+def test_what_the_app_returned_is_closed_where_it_does_not_go_out(
+    make: Callable[..., WebSockets],
+) -> None:
+    file = File()
+    get(make().wsgi(page_app(body=file)))
+    assert file.closed == 1
+
+
+@pytest.mark.parametrize("reads", [0, 1, 2])
+def test_an_answer_read_in_part_is_closed(make: Callable[..., WebSockets], reads: int) -> None:
+    """As a server does whose client has gone."""
+
+    class Late(File):
+        def __init__(self, start_response: StartResponse) -> None:
+            super().__init__()
+            self.start_response = start_response
+
+        def __iter__(self) -> Iterator[bytes]:
+            self.start_response("200 OK", [])
+            yield from (b"a", b"b")
+
+    made: list[Late] = []
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        made.append(Late(start_response))
+        return made[0]
+
+    chunks = make().wsgi(app)(http(), Answered())
+    iterator = iter(chunks)
+    for _ in range(reads):
+        next(iterator)
+    chunks.close()  # type: ignore[attr-defined]
+    assert made[0].closed == 1
+
+
+# --- what is none of ours ------------------------------------------------------------------------
 
 
 def test_an_upgrade_at_another_path_passes_with_an_offer(make: Callable[..., WebSockets]) -> None:
@@ -151,6 +409,67 @@ def test_a_101_of_somebody_else_passes(make: Callable[..., WebSockets]) -> None:
     answered = Answered()
     assert make().wsgi(app)(upgrade("/other"), answered) is body
     assert answered.calls == [("101 Switching Protocols", [("X-Mine", "1")])]
+
+
+LOGIN = ("302 Found", [("Location", "/login?next=%2Fview"), ("Set-Cookie", "a=1"), ("X-A", "1")])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_redirect_to_a_login_page_is_a_401(
+    make: Callable[..., WebSockets],
+    caplog: pytest.LogCaptureFixture,
+    late: bool,  # noqa: FBT001
+) -> None:
+    caplog.set_level("INFO", "ws_middleware.gate")
+    answered = Answered()
+    app = redirecting(*LOGIN, late=late)
+    body = b"".join(make().wsgi(app)(upgrade("/view"), answered))
+    assert answered.status == "401 Unauthorized"
+    assert json.loads(body)["code"] == "login_required"
+    assert answered.headers["Set-Cookie"] == "a=1"
+    assert "Location" not in answered.headers
+    assert "X-A" not in answered.headers
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "refused /view: login_required. the view redirected to /login: browsers show 1006 and "
+        'follow nothing, so it is a 401; with refuse_with="close" a page reads 4401'
+    )
+
+
+def redirecting(
+    status: str, headers: list[tuple[str, str]], *, late: bool = False
+) -> WSGIApplication:
+    def now(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(status, list(headers))
+        return [b"moved"]
+
+    def later(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        yield from now(environ, start_response)
+
+    return later if late else now
+
+
+@pytest.mark.parametrize(
+    ("status", "changes"),
+    [
+        pytest.param("308 Permanent Redirect", {}, id="a-slash-more"),
+        pytest.param("301 Moved Permanently", {}, id="another-host"),
+        pytest.param("304 Not Modified", {}, id="no-redirect"),
+        pytest.param("403 Forbidden", {}, id="an-error"),
+        pytest.param("302 Found", {"HTTP_UPGRADE": "h2c"}, id="h2c"),
+        pytest.param("302 Found", {"HTTP_UPGRADE": "h2c, websocket"}, id="h2c-first"),
+        pytest.param("302 Found", {"HTTP_CONNECTION": "close"}, id="no-connection"),
+        pytest.param("302 Found", {"REQUEST_METHOD": "POST"}, id="a-form"),
+    ],
+)
+def test_no_other_answer_to_an_upgrade_is_changed(
+    make: Callable[..., WebSockets], status: str, changes: dict[str, str]
+) -> None:
+    answered = Answered()
+    app = make(refuse_with="close").wsgi(redirecting(status, LOGIN[1]))
+    body = b"".join(app(upgrade("/view", **changes), answered))
+    assert answered.calls == [(status, LOGIN[1])]
+    assert body == b"moved"
 
 
 def test_siblings_are_noted_at_the_first_request(make: Callable[..., WebSockets]) -> None:
@@ -389,6 +708,193 @@ def test_a_view_accepts_with_headers(make: Callable[..., WebSockets]) -> None:
     answered, head = served(sockets.wsgi(app), upgrade("/view"))
     assert answered.calls == [("101 Switching Protocols", [])]
     assert b"\r\nset-cookie: a=1" in head.lower()
+
+
+def test_what_a_101_must_not_say_is_left_out(make: Callable[..., WebSockets]) -> None:
+    """A framework writes a 101 as any answer; hooks may even try to answer the handshake."""
+    sockets = make()
+    flask = Flask("view")
+
+    @flask.route("/view", websocket=True)
+    def view() -> Any:
+        response = Response.force_type(cast("Any", accepting(sockets)), flask_request.environ)
+        forbidden = {
+            "Connection": "close",
+            "Content-Encoding": "gzip",
+            "Content-Length": "7",
+            "Content-Type": "text/html",
+            "Keep-Alive": "timeout=5",
+            "Sec-WebSocket-Accept": "forged",
+            "Sec-WebSocket-Extensions": "permessage-deflate",
+            "Sec-WebSocket-Protocol": "forged",
+            "Trailer": "X-A",
+            "Transfer-Encoding": "chunked",
+            "Upgrade": "h2c",
+        }
+        response.headers.update(forbidden)
+        response.set_cookie("a", "1")
+        return response
+
+    _, head = served(sockets.wsgi(flask.wsgi_app), upgrade("/view"))
+    lines = head.decode().split("\r\n")
+    assert lines[0] == "HTTP/1.1 101 Switching Protocols"
+    assert sorted(line for line in lines[1:] if line) == [
+        "Connection: Upgrade",
+        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        "Set-Cookie: a=1; Path=/",
+        "Upgrade: websocket",
+    ]
+
+
+@pytest.mark.parametrize("name", ["X-A", "X A"])
+def test_headers_that_cannot_be_sent_are_a_500(make: Callable[..., WebSockets], name: str) -> None:
+    sockets, answered = make(), Answered()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def add(status: str, headers: list[tuple[str, str]]) -> Any:
+            return start_response(status, [(name, "1\r\nSet-Cookie: b=2")])
+
+        return accepting(sockets)(environ, cast("StartResponse", add))
+
+    b"".join(sockets.wsgi(app)(upgrade("/view"), answered))
+    assert answered.status == "500 Internal Server Error"
+    assert counts(sockets) == (0, 0, 0)
+
+
+# --- a view's no, as a close ----------------------------------------------------------------------
+
+
+def closed(app: WSGIApplication, environ: WSGIEnvironment) -> tuple[int, str]:
+    """Return the code and the reason of the close frame that comes at once after the 101."""
+    server, client = socket.socketpair()
+    client.settimeout(10)
+    answered = Answered()
+    with server, client, server.makefile("rb") as stream:
+        environ |= {"werkzeug.socket": server, "wsgi.input": stream}
+        assert list(app(environ, answered)) == []
+        assert answered.calls == [("101 Switching Protocols", [])]
+        data = b""
+        while b"\r\n\r\n" not in data or len(data.partition(b"\r\n\r\n")[2]) < 4:
+            chunk = client.recv(65536)
+            assert chunk, data
+            data += chunk
+    head, _, close = data.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert close[0] == 0x88
+    return int.from_bytes(close[2:4], "big"), close[4 : 2 + close[1]].decode()
+
+
+@pytest.mark.parametrize(
+    ("user", "changes", "expected"),
+    [
+        pytest.param(None, {}, (4401, "credential_refused"), id="nobody"),
+        pytest.param(
+            "ann", {"HTTP_ORIGIN": "https://evil.com"}, (4403, "origin_not_allowed"), id="origin"
+        ),
+    ],
+)
+@pytest.mark.parametrize("by_view", [False, True])
+def test_a_views_refusal_is_a_close_where_the_policy_says_so(
+    make: Callable[..., WebSockets],
+    caplog: pytest.LogCaptureFixture,
+    user: str | None,
+    changes: dict[str, str],
+    expected: tuple[int, str],
+    by_view: bool,  # noqa: FBT001
+) -> None:
+    caplog.set_level("INFO", "ws_middleware.gate")
+    sockets = make(refuse_with="http" if by_view else "close")
+    own: Any = {"refuse_with": "close"} if by_view else {}
+    view = sockets.upgrade(wait, user=user, **own)
+    assert closed(sockets.wsgi(view), upgrade("/view", **changes)) == expected
+    assert counts(sockets) == (0, 0, 0)
+    assert [each.getMessage().split(".")[0] for each in caplog.records] == [
+        f"refused /view: {expected[1]}"
+    ]
+
+
+def test_what_is_no_upgrade_is_told_by_http_whatever_the_policy_says(
+    make: Callable[..., WebSockets],
+) -> None:
+    sockets, answered = make(refuse_with="close"), Answered()
+    app = sockets.wsgi(accepting(sockets))
+    b"".join(app(upgrade("/view", HTTP_CONNECTION="close"), answered))
+    assert answered.status == "400 Bad Request"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_login_page_is_a_close_where_the_app_says_so(
+    make: Callable[..., WebSockets],
+    late: bool,  # noqa: FBT001
+) -> None:
+    app = make(refuse_with="close").wsgi(redirecting(*LOGIN, late=late))
+    assert closed(app, upgrade("/view")) == (4401, "login_required")
+
+
+def test_another_answer_after_a_close_stands(make: Callable[..., WebSockets]) -> None:
+    sockets, answered = make(refuse_with="close"), Answered()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        accepting(sockets, None)(environ, Answered())
+        start_response("418 Teapot", [])
+        return [b"short and stout"]
+
+    body = b"".join(sockets.wsgi(app)(upgrade("/view"), answered))
+    assert (answered.status, body) == ("418 Teapot", b"short and stout")
+
+
+def test_a_redirect_after_the_accept_is_a_401_and_the_places_are_free(
+    make: Callable[..., WebSockets],
+) -> None:
+    sockets, answered = make(), Answered()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        accepting(sockets)(environ, Answered())
+        return redirecting(*LOGIN)(environ, start_response)
+
+    b"".join(sockets.wsgi(app)(upgrade("/view"), answered))
+    assert answered.status == "401 Unauthorized"
+    assert counts(sockets) == (0, 0, 0)
+
+
+def test_an_accept_that_is_said_late_is_a_500(make: Callable[..., WebSockets]) -> None:
+    """Never a 101 without a connection behind it."""
+    sockets, answered = make(), Answered()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        said = Answered()
+        chunks = accepting(sockets)(environ, said)
+
+        def body() -> Iterator[bytes]:
+            start_response(said.status, [])
+            yield from chunks
+
+        return body()
+
+    b"".join(sockets.wsgi(app)(upgrade("/view"), answered))
+    assert answered.status == "500 Internal Server Error"
+    assert counts(sockets) == (0, 0, 0)
+
+
+def test_an_answer_that_cannot_be_closed_frees_the_places(make: Callable[..., WebSockets]) -> None:
+    sockets = make()
+
+    class Broken(File):
+        def close(self) -> None:
+            raise LookupError
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        accepting(sockets)(environ, start_response)
+        return Broken()
+
+    with pytest.raises(LookupError):
+        sockets.wsgi(app)(upgrade("/view"), Answered())
+    assert counts(sockets) == (0, 0, 0)
+
+
+def test_a_page_in_place_of_a_views_socket(make: Callable[..., WebSockets]) -> None:
+    server, body = get(accepting(make()), "/view")
+    assert (server.status, json.loads(body)["code"]) == ("426 Upgrade Required", "upgrade_required")
 
 
 def test_a_view_without_a_user_is_a_401(make: Callable[..., WebSockets]) -> None:

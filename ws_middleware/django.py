@@ -28,6 +28,7 @@ from .core.headers import problem_body
 from .errors import ConfigError
 from .gate.auth.app import GRANTED, run_app
 from .gate.origin import OriginRule
+from .gate.upgrade import NO_UPGRADE
 from .types import Principal, Refusal
 
 if TYPE_CHECKING:
@@ -195,8 +196,7 @@ def upgrade(
                 "application = sockets.wsgi(get_wsgi_application())"
             )
             raise ConfigError(msg)
-        detail = "this is a WebSocket endpoint: connect with a WebSocket client"
-        return _problem(Refusal(426, "upgrade_required", detail))
+        return _problem(NO_UPGRADE)
     who = _identify(_request_user(request) if user is _FROM_REQUEST else user)
     app = accept(handler, user=who, name=name, subprotocols=subprotocols, **policy)
     return _run(app, environ)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
+    from _typeshed.wsgi import WSGIEnvironment
     from flask import Flask, Response
 
     from .route import Route
@@ -114,8 +115,23 @@ class FlaskDoor:
     ) -> None:
         """Wrap the app, and be found by its other code."""
         self._inner = self._app.wsgi_app
-        self._app.wsgi_app = wrap(self._inner)  # type: ignore[method-assign]
+        middleware = wrap(self._inner)
+        middleware.is_mismatch = self._is_mismatch
+        self._app.wsgi_app = middleware  # type: ignore[method-assign]
         self._app.extensions[EXTENSION] = extension
+
+    def _is_mismatch(self, environ: WSGIEnvironment) -> bool:
+        """Whether Flask knows the path for WebSockets only, which it tells a page by a 400."""
+        from werkzeug.exceptions import HTTPException  # noqa: PLC0415 - Flask's own
+        from werkzeug.routing import WebsocketMismatch  # noqa: PLC0415
+
+        adapter = self._app.create_url_adapter(self._app.request_class(environ))
+        assert adapter is not None, "there is one for every request"
+        try:
+            adapter.match()
+        except HTTPException as error:
+            return isinstance(error, WebsocketMismatch)
+        return False
 
     def add_route(self, route: Route) -> None:
         """Give a route that Flask decides over a rule of its own."""

@@ -17,6 +17,7 @@ from .flask import FlaskDoor
 from .gate.auth.anonymous import Anonymous
 from .gate.auth.app import ViewAuth
 from .gate.origin import OriginRule
+from .gate.routing import PathSet
 from .hub.audience import Audience
 from .hub.hub import Hub
 from .hub.registry import Address
@@ -27,7 +28,7 @@ from .receipt import Receipt
 from .route import Route
 from .settings import MEMORY, Settings, check_keywords, resolve_policy, unknown_variables
 from .types import as_principal
-from .wsgi import OFFER, Offer, WSGIMiddleware
+from .wsgi import OFFER, Offer, WSGIMiddleware, refuse_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -100,6 +101,7 @@ class WebSockets:
         self._settings = Settings(given)
         self._hub = Hub()
         self._routes: list[Route] = []
+        self._paths = PathSet()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._sidecar: Sidecar | None = None
@@ -144,6 +146,7 @@ class WebSockets:
                 self._resolve(route)
                 self._engine.add_route(route)
             self._routes.append(route)
+            self._paths.add(route.template)
             for door in self._doors:
                 self._resolve(route)
                 door.add_route(route)
@@ -238,7 +241,7 @@ class WebSockets:
         host = _django_host(app)
         if host is not None:
             app = self._adopt(host, app)
-        return WSGIMiddleware(app, self._door, self._note_siblings)
+        return WSGIMiddleware(app, self._door, self._note_siblings, self._paths)
 
     def _adopt(self, host: DjangoHost, app: WSGIApplication) -> WSGIApplication:
         """Make a Django project our host, as `init_app` does with a Flask app."""
@@ -300,8 +303,7 @@ class WebSockets:
         def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             offer: Offer | None = environ.get(OFFER)
             if offer is None:
-                start_response("426 Upgrade Required", [("Upgrade", "websocket")])
-                return [b"this is a WebSocket endpoint: connect with a WebSocket client"]
+                return refuse_page(environ, start_response)
             path = environ.get("PATH_INFO") or "/"
             route = self._view_route(
                 path, handler, name, subprotocols, policy, needs_origin=needs_origin

@@ -7,7 +7,7 @@ import pytest
 
 from tests.gate.upgrades import upgrade
 from ws_middleware.errors import ConfigError
-from ws_middleware.gate.routing import PathTable, PathTemplate
+from ws_middleware.gate.routing import PathSet, PathTable, PathTemplate
 
 ID = "f47ac10b-58cc-4372-a567-0e02b2c3d479"
 
@@ -203,3 +203,32 @@ def test_a_path_cannot_be_added_twice(first: str, second: str) -> None:
 
 def test_paths_that_differ_in_their_converters_are_two() -> None:
     assert table("/r/<int:a>", "/r/<uuid:a>").find(f"/r/{ID}") == ("/r/<uuid:a>", {"a": UUID(ID)})
+
+
+# --- the set of our paths ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"),
+    [
+        ("/ws", "/ws"),
+        ("/", "/"),
+        ("/ws/<int:room>/x", "/ws/"),
+        ("/ws/{room}", "/ws/"),
+        ("/<path:any>", "/"),
+    ],
+)
+def test_what_comes_before_the_first_parameter(text: str, prefix: str) -> None:
+    assert PathTemplate(text).prefix == prefix
+
+
+def test_a_set_of_paths() -> None:
+    paths = PathSet()
+    assert "/" not in paths
+    assert not "/".startswith(paths.prefixes)
+    paths.add(PathTemplate("/ws/<int:room>"))
+    paths.add(PathTemplate("/é"))
+    assert paths.prefixes == ("/ws/", "/\xc3\xa9"), "as WSGI writes it"
+    assert "/ws/7" in paths
+    assert "/é" in paths
+    assert "/ws/x" not in paths

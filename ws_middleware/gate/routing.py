@@ -11,7 +11,7 @@ from uuid import UUID
 from ws_middleware.errors import ConfigError
 from ws_middleware.names import is_name
 
-__all__ = ["PathTable", "PathTemplate"]
+__all__ = ["PathSet", "PathTable", "PathTemplate"]
 
 #: `<converter:name>`, `<name>`, `{name:converter}`, `{name}`.
 _PARAMETER: Final = re.compile(
@@ -82,6 +82,12 @@ class PathTemplate:
         return tuple(self.__dict__["converters"])
 
     @property
+    def prefix(self) -> str:
+        """What comes before the first parameter."""
+        found = _PARAMETER.search(self.text)
+        return self.text if found is None else self.text[: found.start()]
+
+    @property
     def masked(self) -> str:
         """The path with every parameter as `*`: a route's name where none is given."""
         return _PARAMETER.sub("*", self.text)
@@ -142,3 +148,21 @@ class PathTable(Generic[T]):
             if parameters is not None:
                 return value, parameters
         return None
+
+
+class PathSet:
+    """Which paths are ours: asked for each HTTP request, most of which `prefixes` tells apart."""
+
+    def __init__(self) -> None:
+        #: What our paths begin with, in WSGI's way: UTF-8 read as latin-1.
+        self.prefixes: tuple[str, ...] = ()
+        self._templates: list[PathTemplate] = []
+
+    def add(self, template: PathTemplate) -> None:
+        """Add the paths of a template."""
+        self._templates.append(template)
+        prefix = template.prefix.encode("utf-8", "surrogateescape").decode("latin-1")
+        self.prefixes = (*self.prefixes, prefix)
+
+    def __contains__(self, path: str) -> bool:
+        return any(template.match(path) is not None for template in self._templates)

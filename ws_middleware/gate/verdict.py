@@ -48,6 +48,7 @@ _DETAILS = {
     "credential_missing": "a credential is needed",
     "credential_expired": "the credential has expired",
     "credential_refused": "the credential was refused",
+    "login_required": "log in first",
 }
 
 

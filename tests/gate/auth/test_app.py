@@ -9,7 +9,7 @@ from werkzeug.wrappers import Request
 
 from tests.gate.upgrades import Field, upgrade
 from ws_middleware.errors import Refused
-from ws_middleware.gate.auth.app import GRANTED, build_environ, run_app
+from ws_middleware.gate.auth.app import GRANTED, build_environ, find_login, run_app
 from ws_middleware.types import Granted
 
 if TYPE_CHECKING:
@@ -74,7 +74,30 @@ def test_a_redirect_is_a_401_that_keeps_its_cookies(status: int) -> None:
     assert (refused.status, refused.code) == (401, "login_required")
     assert refused.headers == (("Set-Cookie", "a=1"), ("set-cookie", "b=2"))
     assert refused.body == b""
-    assert "/login?next=/ws" in refused.why
+    assert refused.why == (
+        "the app redirected to /login: browsers show 1006 and follow nothing, so it is a 401; "
+        'with refuse_with="close" a page reads 4401'
+    )
+
+
+@pytest.mark.parametrize("status", ["302 Found", "303 See Other", "307 Temporary Redirect", "302"])
+def test_a_views_redirect_elsewhere_is_a_login(status: str) -> None:
+    headers = [
+        ("location", "/login?next=/ws%3Ftoken%3DSECRET"),
+        ("SET-COOKIE", "a=1"),
+        ("X-A", "1"),
+    ]
+    refused = find_login(status, headers)
+    assert refused is not None
+    assert (refused.status, refused.code) == (401, "login_required")
+    assert refused.headers == (("SET-COOKIE", "a=1"),)
+    assert refused.why.startswith("the view redirected to /login: browsers show 1006 ")
+    assert "SECRET" not in refused.why
+
+
+@pytest.mark.parametrize("status", ["200 OK", "301 Moved Permanently", "304 Not Modified", "308 x"])
+def test_no_other_answer_of_a_view_is_a_login(status: str) -> None:
+    assert find_login(status, [("Location", "/ws/")]) is None
 
 
 @pytest.mark.parametrize("status", [200, 204, 101])

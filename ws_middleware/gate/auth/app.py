@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
     from ws_middleware.types import UpgradeRequest
 
-__all__ = ["GRANTED", "ViewAuth", "build_environ", "run_app"]
+__all__ = ["GRANTED", "ViewAuth", "build_environ", "find_login", "run_app"]
 
 #: Where the app's side leaves the user it let in. Ours: nothing a client sends can set it.
 GRANTED: Final = "ws_middleware.granted"
 
 _SWITCHING: Final = 101
 _REDIRECTS: Final = range(300, 400)
+#: Redirects for now, as to a login page. The lasting ones are about the address (a slash, a host),
+#: and a client that follows them gets somewhere.
+_ELSEWHERE: Final = frozenset({"302", "303", "307"})
 _ERRORS: Final = range(400, 600)
 
 
@@ -79,11 +82,27 @@ def _refused(status: int, headers: list[tuple[str, str]], body: bytes) -> Refuse
         why = f"the app answered {status}"
         return Refused(status, "app_refused", headers=headers, body=body, why=why)
     if status in _REDIRECTS:
-        to = dict(headers).get("Location", "?")
-        cookies = [(name, value) for name, value in headers if name.lower() == "set-cookie"]
-        why = f"the app redirected to {to}: a WebSocket client cannot follow, so it gets a 401"
-        return Refused(401, "login_required", headers=cookies, why=why)
+        return _login_required("the app", headers)
     return Refused(403, "app_refused", why=f"the app answered {status}, neither a yes nor an error")
+
+
+def find_login(status: str, headers: list[tuple[str, str]]) -> Refused | None:
+    """Return the 401 in place of a view's redirect to a login page; `None` for other answers.
+
+    With the cookies that came with it: where the user wanted to go is in them, mostly.
+    """
+    return _login_required("the view", headers) if status[:3] in _ELSEWHERE else None
+
+
+def _login_required(who: str, headers: list[tuple[str, str]]) -> Refused:
+    to = next((value for name, value in headers if name.lower() == "location"), "?")
+    cookies = [(name, value) for name, value in headers if name.lower() == "set-cookie"]
+    # Without the query, which may hold what no log should.
+    why = (
+        f"{who} redirected to {to.partition('?')[0]}: browsers show 1006 and follow nothing, so it "
+        'is a 401; with refuse_with="close" a page reads 4401'
+    )
+    return Refused(401, "login_required", headers=cookies, why=why)
 
 
 def build_environ(request: UpgradeRequest) -> dict[str, Any]:
