@@ -18,9 +18,6 @@ __all__ = ["accept_headers", "problem_body", "refusal_headers", "status_phrase"]
 _NOT_ON_ACCEPT: Final = frozenset(
     {
         "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
         "keep-alive",
         "proxy-connection",
         "sec-websocket-accept",
@@ -56,8 +53,13 @@ def accept_headers(
     ]
     if subprotocol is not None:
         headers.append(("Sec-WebSocket-Protocol", subprotocol))
-    headers.extend((name, value) for name, value in extra if name.lower() not in _NOT_ON_ACCEPT)
+    headers.extend((name, value) for name, value in extra if _may_be_on_accept(name.lower()))
     return headers
+
+
+def _may_be_on_accept(name: str) -> bool:
+    # Content-Type and the like: a 101 has no content, though frameworks say of which type it is.
+    return name not in _NOT_ON_ACCEPT and not name.startswith("content-")
 
 
 def problem_body(refusal: Refusal) -> bytes:
