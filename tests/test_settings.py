@@ -131,6 +131,28 @@ def test_route_before_code_before_host_before_variable_before_default(
         assert getattr(resolved(made, auth=JWT, **own), name) == value
 
 
+def test_drain_over_comes_from_code_host_or_variable() -> None:
+    assert settings({"drain_over": 0}, {"drain_over": 1}).drain_over == 0
+    assert settings({}, {"drain_over": 1.5}, {"WSM_DRAIN_OVER": "2"}).drain_over == 1.5
+    assert settings({}, {}, {"WSM_DRAIN_OVER": "2.5"}).drain_over == 2.5
+    assert settings({}, {}, {"WSM_DRAIN_OVER": "none"}).drain_over is None
+    assert settings().drain_over is None
+
+
+@pytest.mark.parametrize("value", [-1, float("inf"), float("nan"), True, "10", []])
+def test_a_drain_over_that_is_no_time(value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        WebSockets(drain_over=value)  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        f"WebSockets(): drain_over takes seconds, 0 or more, or None; got {value!r}"
+    )
+
+
+def test_a_variable_for_drain_over_that_is_no_time() -> None:
+    with pytest.raises(ConfigError, match=r"^WSM_DRAIN_OVER: drain_over takes seconds, 0 or more"):
+        settings({}, {}, {"WSM_DRAIN_OVER": "-1"})
+
+
 @pytest.mark.parametrize("name", ["auth", "authorize"])
 def test_callables_come_from_route_code_or_host(name: str) -> None:
     def one(*args: object) -> bool:

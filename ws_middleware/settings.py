@@ -41,8 +41,11 @@ _THREAD_DEFAULTS: Final = {"sync_threads": 32, "sync_conversations": 32, "auth_t
 #: Settings that are on or off, with their defaults.
 _SWITCHES: Final = {"tls_takeover": True}
 
+#: Settings of an app that are one number.
+_NUMBERS: Final = ("drain_over", *_THREAD_DEFAULTS)
+
 _APP_NAMES: Final = frozenset(
-    {"broker", "server_limits", "trusted_proxies", *_SWITCHES, *_THREAD_DEFAULTS}
+    {"broker", "server_limits", "trusted_proxies", *_SWITCHES, *_NUMBERS}
 )
 
 _PREFIX: Final = "WSM_"
@@ -143,6 +146,11 @@ class Settings:
         """Whether connections are taken out of WSGI servers that end TLS themselves."""
         return cast("bool", self.get("tls_takeover", _SWITCHES["tls_takeover"]))
 
+    @property
+    def drain_over(self) -> float | None:
+        """Seconds over which a process that ends spreads its closes; `None`: by their number."""
+        return cast("float | None", self.get("drain_over"))
+
     def threads(self, name: str) -> int:
         """Return how many threads the group `name` may have."""
         return cast("int", self.get(name, _THREAD_DEFAULTS[name]))
@@ -213,6 +221,10 @@ def check_values(given: Mapping[str, Any], where: str) -> None:
         if not isinstance(value, bool):
             msg = f"{where}: {name} takes True or False, got {value!r}"
             raise ConfigError(msg)
+    drain_over = given.get("drain_over")
+    if drain_over is not None and not _is_time(drain_over):
+        msg = f"{where}: drain_over takes seconds, 0 or more, or None; got {drain_over!r}"
+        raise ConfigError(msg)
     broker = given.get("broker", MEMORY)
     if broker not in {MEMORY, PER_PROCESS}:
         msg = f"{where}: broker takes {MEMORY!r} or {PER_PROCESS!r}, got {broker!r}"
@@ -232,6 +244,11 @@ def check_values(given: Mapping[str, Any], where: str) -> None:
         raise ConfigError(msg)
 
 
+def _is_time(value: object) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and 0 <= cast("float", value) < float("inf")
+
+
 def _check_types(given: Mapping[str, Any], where: str) -> None:
     for name, kind in _GROUPS.items():
         value = given.get(name)
@@ -249,7 +266,7 @@ def _variables() -> dict[str, tuple[str, str | None]]:
     """Return every variable there is: its name, the setting, the field of a group."""
     known: dict[str, tuple[str, str | None]] = {
         f"{_PREFIX}{name.upper()}": (name, None)
-        for name in (*_LISTS, "broker", "refuse_with", *_SWITCHES, *_THREAD_DEFAULTS)
+        for name in (*_LISTS, "broker", "refuse_with", *_SWITCHES, *_NUMBERS)
     }
     for group, kind in _GROUPS.items():
         for part in fields(kind):
@@ -283,7 +300,7 @@ def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
                 msg = f"{variable}: {error}"
                 raise ConfigError(msg) from None
             groups.setdefault(name, {})[part] = number
-        elif name in _THREAD_DEFAULTS:
+        elif name in _NUMBERS:
             settings[name] = _read_number(variable, text)
         elif name in _SWITCHES:
             settings[name] = _read_switch(variable, text)

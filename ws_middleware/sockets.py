@@ -57,6 +57,8 @@ class WebSockets:
             does, and that is meant so).
         trusted_proxies: addresses or networks whose `X-Forwarded-*` headers are believed.
         server_limits: bounds of the whole front.
+        drain_over: seconds over which a worker of a WSGI server that ends spreads the closes of its
+            sockets; `None`: 0.02 a socket, at most 10 and a third of gunicorn's graceful timeout.
         sync_threads: threads for `def` events.
         sync_conversations: threads for `def` conversations, each as long as its socket.
         auth_threads: threads for `def` authenticators and `authorize`.
@@ -79,6 +81,7 @@ class WebSockets:
         broker: str | None = None,
         trusted_proxies: Sequence[str] | None = None,
         server_limits: ServerLimits | None = None,
+        drain_over: float | None = None,
         sync_threads: int | None = None,
         sync_conversations: int | None = None,
         auth_threads: int | None = None,
@@ -92,6 +95,7 @@ class WebSockets:
             "broker": broker,
             "trusted_proxies": trusted_proxies,
             "server_limits": server_limits,
+            "drain_over": drain_over,
             "sync_threads": sync_threads,
             "sync_conversations": sync_conversations,
             "auth_threads": auth_threads,

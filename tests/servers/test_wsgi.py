@@ -184,6 +184,70 @@ def test_a_worker_that_ends_says_restart(tmp_path: Path) -> None:
         assert "Traceback" not in server.log
 
 
+@pytest.mark.parametrize("name", ["gunicorn-sync", "gunicorn-gthread"])
+def test_a_worker_that_is_recycled_says_so_and_what_to_set(name: str, tmp_path: Path) -> None:
+    # One request is that of `run`, to see whether it is up; one is the login.
+    with run(name, tmp_path, "--max-requests", "5") as server, ExitStack() as stack:
+        headers = server.cookie()
+        clients = [stack.enter_context(server.connect("/ws/view", headers)) for _ in range(3)]
+        for client in clients:
+            assert client.recv(10) == "hello ann"
+            with pytest.raises(ConnectionClosed):
+                client.recv(10)
+            assert (client.close_code, client.close_reason) == (1012, "restart")
+        server.until(
+            lambda: (
+                "WARNING ws_middleware.sidecar gunicorn recycles this worker after max_requests=5, "
+                "and so closes its 3 sockets with 1012: each upgrade counts as a request. "
+                "Raise --max-requests, or set it to 0" in server.log
+            )
+        )
+        server.until(lambda: server.get("/") == "http")
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_worker_that_is_told_to_end_blames_no_max_requests(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    with run("gunicorn-gthread", tmp_path, "--max-requests", "50") as server:
+        with server.connect("/ws/view", server.cookie()) as client:
+            client.recv(10)
+            server.process.send_signal(number)
+            with pytest.raises(ConnectionClosed):
+                client.recv(10)
+            assert (client.close_code, client.close_reason) == (1012, "restart")
+        assert "recycles" not in server.log
+
+
+def test_closes_are_spread_as_drain_over_says(tmp_path: Path) -> None:
+    with run("gunicorn-gthread", tmp_path, WSM_DRAIN_OVER="2") as server, ExitStack() as stack:
+        headers = server.cookie()
+        clients = [stack.enter_context(server.connect("/ws/view", headers)) for _ in range(3)]
+        for client in clients:
+            client.recv(10)
+        server.process.send_signal(signal.SIGTERM)
+        ends = []
+        for client in clients:
+            with pytest.raises(ConnectionClosed):
+                client.recv(10)
+            assert client.close_code == 1012
+            ends.append(time.monotonic())
+        assert max(ends) - min(ends) > 0.5, "all at once"
+        assert "drain_over" not in server.log
+
+
+def test_a_drain_over_that_gunicorn_would_cut_short_is_a_warning(tmp_path: Path) -> None:
+    with run("gunicorn-sync", tmp_path, WSM_DRAIN_OVER="9") as server:
+        with server.connect("/ws/view", server.cookie()) as client:
+            client.recv(10)
+        assert (
+            "WARNING ws_middleware.sidecar drain_over=9 does not fit: gunicorn kills a worker that "
+            "takes 5 s to end. Raise its graceful_timeout and its timeout, or lower drain_over to "
+            "3.33333" in server.log
+        )
+
+
 def test_an_audience_over_several_workers_is_refused_aloud(tmp_path: Path) -> None:
     with run("gunicorn-gthread", tmp_path, "--workers", "2") as server:
         with pytest.raises(OSError, match="500"):

@@ -197,7 +197,7 @@ class Runtime:
         pause = over / len(links) if links else 0.0
         for number, link in enumerate(links):
             link.shut(code, reason)
-            if pause > 0:
+            if pause > 0 and number + 1 < len(links):
                 await asyncio.sleep(pause)
             elif number % 256 == 255:  # noqa: PLR2004 - a slice of a turn
                 await asyncio.sleep(0)

@@ -31,6 +31,7 @@ from .takeover import find_socket, take
 from .takeover_tls import TLSConnection
 from .tls import TLSTransport
 from .watchdog import Watchdog
+from .worker import drain_time, find_worker, longest_drain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,11 +48,11 @@ _log: Final = logging.getLogger("ws_middleware.sidecar")
 
 #: Seconds that the interpreter's exit may take for goodbyes.
 _AT_EXIT: Final = 3.0
-#: Seconds over which a worker's closes are spread at the most: a third of gunicorn's grace.
-_DRAIN: Final = 10.0
-#: Seconds from one close to the next, where they are few.
-_PAUSE: Final = 0.02
+#: How much longer than the spread of its closes an end may take: `Runtime.close` keeps a fifth.
+_SPREAD: Final = 1.25
 
+#: Seconds that a connection may take to become a link: some turns of the loop.
+_ADOPTION: Final = 1.0
 #: Seconds beyond the timeout of a close after which the loop is not waited for any more.
 _OVERTIME: Final = 0.3
 
@@ -75,6 +76,8 @@ class Sidecar:
         self._listeners: list[Listener] = []
         self._closed: Receipt[None] | None = None
         self._adopted = False
+        #: On the loop: connections that are not links yet.
+        self._adopting: set[asyncio.Task[None]] = set()
         _sidecars.add(self)
 
     def ensure(self) -> Runtime:
@@ -165,8 +168,16 @@ class Sidecar:
         except BaseException:
             self._drop(taken, outcome)
             raise
-        self._adopted = True
-        if not runtime.run(lambda: runtime.spawn(self._adopt(runtime, taken, request, outcome))):
+        if not self._adopted:
+            self._adopted = True
+            self._check_drain()
+
+        def begin() -> None:
+            task = runtime.spawn(self._adopt(runtime, taken, request, outcome))
+            self._adopting.add(task)
+            task.add_done_callback(self._adopting.discard)
+
+        if not runtime.run(begin):
             self._drop(taken, outcome)
 
     def _drop(self, taken: Taken, outcome: Refusal | Admission) -> None:
@@ -229,6 +240,8 @@ class Sidecar:
         async def end() -> None:
             for listener in self._listeners:
                 listener.close()
+            if self._adopting:  # else the request that recycles a worker gets no goodbye
+                await asyncio.wait(self._adopting, timeout=_ADOPTION)
             try:
                 await runtime.close(code, reason, over=over, timeout=timeout)
             finally:
@@ -254,12 +267,36 @@ class Sidecar:
             return
         # Sockets of a host's server will find another worker in its place: "restart". Their closes
         # are spread, so that they don't come back all at once.
-        over = min(_DRAIN, self._runtime.size * _PAUSE) if self._adopted else 0.0
+        # They are counted where they were let in: the last of them may be no link yet.
+        _, sockets, _ = self._engine.gate.counts
+        over = self._drain_time(sockets) if self._adopted else 0.0
         code, reason = (1012, "restart") if self._adopted else (1001, "going_away")
+        timeout = over * _SPREAD + _AT_EXIT
         # The loop may be blocked for good by a handler: then exit does not wait for it.
         with contextlib.suppress(TimeoutError, KeyboardInterrupt):
-            closed = self.close(code, reason, over=over, timeout=over + _AT_EXIT - 0.5)
-            closed.result(over + _AT_EXIT)
+            self.close(code, reason, over=over, timeout=timeout - 0.5).result(timeout)
+
+    def _check_drain(self) -> None:
+        wanted, worker = self._engine.settings.drain_over, find_worker()
+        if wanted is not None and worker is not None and wanted > longest_drain(worker):
+            _log.warning(
+                "drain_over=%g does not fit: gunicorn kills a worker that takes %g s to end. Raise "
+                "its graceful_timeout and its timeout, or lower drain_over to %g",
+                wanted,
+                worker.grace,
+                longest_drain(worker),
+            )
+
+    def _drain_time(self, sockets: int) -> float:
+        worker = find_worker()
+        if worker is not None and worker.recycled_after is not None and sockets:
+            _log.warning(
+                "gunicorn recycles this worker after max_requests=%d, and so closes its %d sockets "
+                "with 1012: each upgrade counts as a request. Raise --max-requests, or set it to 0",
+                worker.recycled_after,
+                sockets,
+            )
+        return drain_time(self._engine.settings.drain_over, sockets, worker)
 
     def _after_fork(self) -> None:
         """Let go, in a child, of what is the parent's; this object serves nothing there."""
