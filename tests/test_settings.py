@@ -144,7 +144,7 @@ def test_a_drain_over_that_is_no_time(value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         WebSockets(drain_over=value)  # type: ignore[arg-type]
     assert str(caught.value) == (
-        f"WebSockets(): drain_over takes seconds, 0 or more, or None; got {value!r}"
+        f"WebSockets(): drain_over takes seconds, 0 or more, or None, got {value!r}"
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import time
@@ -12,12 +13,15 @@ from wsgiref.validate import validator
 import pytest
 from flask import Flask, Response
 from flask import request as flask_request
+from websockets import Origin
+from websockets.sync.client import connect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from tests.gate.upgrades import KEY
 from ws_middleware import Anonymous, JWTAuth, Limits, Principal, WebSocket, WebSockets
 from ws_middleware.environ import request_from_environ
 from ws_middleware.errors import Refused
+from ws_middleware.net import sidecar, takeover
 from ws_middleware.wsgi import OFFER, Offer
 
 if TYPE_CHECKING:
@@ -641,6 +645,50 @@ def test_a_socket_that_has_gone_is_a_503_and_the_places_are_free(
     sockets.wsgi(App())(environ, answered)
     assert answered.status == "503 Service Unavailable"
     assert counts(sockets) == (0, 0, 0)
+
+
+def test_where_somebody_develops_a_port_of_our_own_is_open_and_named(
+    make: Callable[..., WebSockets],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on Windows, in a debugger."""
+    monkeypatch.setattr(takeover, "_CAN_SWAP", False)
+    monkeypatch.setattr(sidecar, "_BESIDE", ("127.0.0.1", 0))
+    sockets = make(lambda request: "ann", origins=["same-origin", "http://localhost:5000"])
+    app = sockets.wsgi(App())
+    page = {"HTTP_HOST": "localhost:5000", "HTTP_ORIGIN": "http://localhost:5000"}
+    for _ in range(2):
+        answered = Answered()
+        debugged = upgrade(**page, SERVER_SOFTWARE="Werkzeug/3.1.9")
+        app(debugged | {"werkzeug.debug.preserve_context": print}, answered)
+        assert answered.status == "501 Not Implemented"
+    first, second = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert first == second, "one port for all"
+    told = re.fullmatch(
+        r"refused /ws: server_unsupported\. Werkzeug/3\.1\.9: it needs a POSIX system; in debug "
+        r"mode a port of our own serves this: connect to (ws://localhost:[0-9]+/ws) and let the "
+        r"page in with origins=\['http://localhost:5000'\]",
+        first,
+    )
+    assert told is not None, first
+    url = told[1].replace("localhost", "127.0.0.1")
+    with connect(url, origin=Origin("http://localhost:5000")) as ws:
+        ws.ping().wait(10)
+    assert counts(sockets)[0] == 0
+
+
+def test_without_a_debugger_no_port_is_opened(
+    make: Callable[..., WebSockets],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(takeover, "_CAN_SWAP", False)
+    sockets = make(lambda request: "ann")
+    sockets.wsgi(App())(upgrade(), Answered())
+    assert "serve WebSockets on a port of their own, sockets.listen(port=8001)" in caplog.text
+    assert sockets._sidecar is not None
+    assert sockets._sidecar._runtime is None
 
 
 class _Stream:

@@ -24,7 +24,7 @@ from .config import (
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["Settings", "check_keywords", "check_values", "resolve_policy", "unknown_variables"]
 
@@ -44,9 +44,7 @@ _SWITCHES: Final = {"tls_takeover": True}
 #: Settings of an app that are one number.
 _NUMBERS: Final = ("drain_over", *_THREAD_DEFAULTS)
 
-_APP_NAMES: Final = frozenset(
-    {"broker", "server_limits", "trusted_proxies", *_SWITCHES, *_NUMBERS}
-)
+_APP_NAMES: Final = frozenset({"broker", "server_limits", "trusted_proxies", *_SWITCHES, *_NUMBERS})
 
 _PREFIX: Final = "WSM_"
 
@@ -211,32 +209,9 @@ def _resolve_heartbeat(settings: Settings, route: Policy) -> Heartbeat | None:
 def check_values(given: Mapping[str, Any], where: str) -> None:
     """Check what can be checked of each value by itself."""
     _check_types(given, where)
-    for name in _THREAD_DEFAULTS:
-        value = given.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            msg = f"{where}: {name} takes a whole number above 0, got {value!r}"
-            raise ConfigError(msg)
-    for name in _SWITCHES:
-        value = given.get(name, True)
-        if not isinstance(value, bool):
-            msg = f"{where}: {name} takes True or False, got {value!r}"
-            raise ConfigError(msg)
-    drain_over = given.get("drain_over")
-    if drain_over is not None and not _is_time(drain_over):
-        msg = f"{where}: drain_over takes seconds, 0 or more, or None; got {drain_over!r}"
-        raise ConfigError(msg)
-    broker = given.get("broker", MEMORY)
-    if broker not in {MEMORY, PER_PROCESS}:
-        msg = f"{where}: broker takes {MEMORY!r} or {PER_PROCESS!r}, got {broker!r}"
-        raise ConfigError(msg)
-    refuse_with = given.get("refuse_with", "http")
-    if refuse_with not in get_args(RefuseWith):
-        msg = f"{where}: refuse_with takes 'http' or 'close', got {refuse_with!r}"
-        raise ConfigError(msg)
-    for name in ("auth", "authorize"):
-        value = given.get(name)
-        if value is not None and not callable(value):
-            msg = f"{where}: {name} takes a callable, got {value!r}"
+    for name, (fits, wanted) in _CHECKS.items():
+        if name in given and not fits(given[name]):
+            msg = f"{where}: {name} takes {wanted}, got {given[name]!r}"
             raise ConfigError(msg)
     if isinstance(given.get("auth"), type):
         name = given["auth"].__name__
@@ -244,9 +219,35 @@ def check_values(given: Mapping[str, Any], where: str) -> None:
         raise ConfigError(msg)
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_switch(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_time(value: object) -> bool:
+    if value is None:
+        return True
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_number and 0 <= cast("float", value) < float("inf")
+
+
+def _is_call(value: object) -> bool:
+    return value is None or callable(value)
+
+
+#: What a value has to be, by itself, and how to say so.
+_CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    **dict.fromkeys(_THREAD_DEFAULTS, (_is_count, "a whole number above 0")),
+    **dict.fromkeys(_SWITCHES, (_is_switch, "True or False")),
+    "drain_over": (_is_time, "seconds, 0 or more, or None"),
+    "broker": ((MEMORY, PER_PROCESS).__contains__, f"{MEMORY!r} or {PER_PROCESS!r}"),
+    "refuse_with": (get_args(RefuseWith).__contains__, "'http' or 'close'"),
+    "auth": (_is_call, "a callable"),
+    "authorize": (_is_call, "a callable"),
+}
 
 
 def _check_types(given: Mapping[str, Any], where: str) -> None:

@@ -49,6 +49,8 @@ _SERVERS_OWN: Final = frozenset({"Connection", "Date", "Upgrade"})
 #: The key under which an app finds the way to accept by itself.
 OFFER: Final = "ws_middleware.upgrade"
 
+_LOCALHOST: Final = "localhost"
+
 _SWITCHING: Final = "101"
 _NOT_FOUND: Final = "404"
 #: What an app may answer where it knows no page.
@@ -280,7 +282,20 @@ class Answer:
         detail = "this server cannot serve WebSockets"
         if isinstance(error, OSError):
             return Refusal(503, "server_full", detail, str(error))
-        return Refusal(501, "server_unsupported", detail, str(error))
+        why = f"{error}: {self._open_port()}" if error.opens_port else str(error)
+        return Refusal(501, "server_unsupported", detail, why)
+
+    def _open_port(self) -> str:
+        """Open a port of our own and return what to do with it."""
+        try:
+            host, port = self.sidecar.listen_beside()
+        except OSError as error:
+            return f"but it cannot be had ({error})"
+        if self.request.host.partition(":")[0] == _LOCALHOST:
+            host = _LOCALHOST  # a cookie of this name is not sent to an address
+        told = f"connect to ws://{host}:{port}{self.request.raw_path}"
+        origin = self.request.origin
+        return told if origin is None else f"{told} and let the page in with origins=[{origin!r}]"
 
 
 def _refuse(

@@ -12,10 +12,10 @@ import pytest
 from tests.certificates import Certificate, make_certificate
 from tests.support import CLOSE, TEXT, RawPeer, close_frame, frame
 from ws_middleware import Anonymous, WebSocket, WebSockets
+from ws_middleware.environ import request_from_environ
 from ws_middleware.net.takeover import find_socket, take
 from ws_middleware.net.takeover_tls import TLSConnection
 from ws_middleware.types import Refusal
-from ws_middleware.wsgi import request_from_environ
 
 from .tls_pairs import TLSPair, make_pair
 

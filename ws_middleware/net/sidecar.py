@@ -56,6 +56,9 @@ _ADOPTION: Final = 1.0
 #: Seconds beyond the timeout of a close after which the loop is not waited for any more.
 _OVERTIME: Final = 0.3
 
+#: The port beside a development server: the one that `listen` has by default.
+_BESIDE: Final = ("127.0.0.1", 8001)
+
 #: Every sidecar there is, for the hooks: these are registered once and can never be taken back.
 _sidecars: weakref.WeakSet[Sidecar] = weakref.WeakSet()
 
@@ -148,6 +151,19 @@ class Sidecar:
         listener: Listener = runtime.submit(opening).result(10)
         self._listeners.append(listener)
         return listener.address
+
+    def listen_beside(self) -> tuple[str, int]:
+        """Return the address of a port for whom the server's own cannot be used; open it if needed.
+
+        Raises:
+            OSError: there is none.
+        """
+        if not self._listeners:
+            try:
+                self.listen(_BESIDE[0], _BESIDE[1], reuse_port=False)
+            except OSError:  # taken: any other will do, but changes with each reload
+                self.listen(_BESIDE[0], 0, reuse_port=False)
+        return self._listeners[0].address
 
     def take(self, environ: Mapping[str, Any]) -> Taken:
         """Take the connection behind a WSGI request out of its server.

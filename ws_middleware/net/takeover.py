@@ -43,11 +43,24 @@ _OWN_PORT: Final = (
 )
 
 
-class CannotTake(Exception):  # noqa: N818 - it is an answer
-    """The server's socket cannot be had; the text names server, reason and remedy."""
+#: Whether a descriptor's number can be given another socket: not on Windows.
+_CAN_SWAP: Final = os.name == "posix" and hasattr(socket, "socketpair")
 
-    def __init__(self, server: str, reason: str, remedy: str = _OWN_PORT) -> None:
+#: Where werkzeug's debugger, which nobody runs in production, leaves its word.
+_DEBUGGER: Final = "werkzeug.debug.preserve_context"
+
+
+class CannotTake(Exception):  # noqa: N818 - it is an answer
+    """The server's socket cannot be had; the text names server, reason and remedy.
+
+    `opens_port`: the remedy may be ours, for somebody develops here.
+    """
+
+    def __init__(
+        self, server: str, reason: str, remedy: str = _OWN_PORT, *, opens_port: bool = False
+    ) -> None:
         super().__init__(f"{server}: {reason}; {remedy}")
+        self.opens_port = opens_port
 
 
 @dataclass(frozen=True)
@@ -186,8 +199,12 @@ def find_socket(environ: Environ, *, tls: bool = True) -> Found:
     Raises:
         CannotTake: the server or its kind of socket is none that we know how to take.
     """
-    if not hasattr(socket, "socketpair") or os.name != "posix":
-        raise CannotTake(_software(environ, "this server"), "it needs a POSIX system")
+    if not _CAN_SWAP:
+        server_name, reason = _software(environ, "this server"), "it needs a POSIX system"
+        if _DEBUGGER in environ:
+            remedy = "in debug mode a port of our own serves this"
+            raise CannotTake(server_name, reason, remedy, opens_port=True)
+        raise CannotTake(server_name, reason)
     server = next((row for row in _TABLE if row.is_it(environ)), None)
     if server is None:
         raise CannotTake(_software(environ, "this server"), "its socket is not in the environ")
