@@ -398,6 +398,25 @@ def test_flask_login_says_who_it_is(serve: Callable[[WebSockets], Served]) -> No
     assert Answer(served).status == 401
 
 
+def test_login_required_before_a_view_that_accepts_is_a_401() -> None:
+    app, _ = login_app()
+    fields = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+        "Origin": "http://localhost",
+    }
+    answer = app.test_client().get("/ws/view", headers=fields)
+    assert answer.status_code == 401
+    assert answer.json is not None
+    assert answer.json["code"] == "login_required"
+    assert "Location" not in answer.headers
+    assert [each.partition("=")[0] for each in answer.headers.getlist("Set-Cookie")] == ["session"]
+    page = app.test_client().get("/ws/view")
+    assert page.status_code == 400, "not a route of ours: Flask's own answer"
+
+
 def test_login_required_before_ours_is_a_401(serve: Callable[[WebSockets], Served]) -> None:
     app, sockets = login_app()
 

@@ -259,6 +259,7 @@ def test_head_is_told_the_same_without_a_body(
         pytest.param("404 Not Found", "/ws/", "GET", id="a-slash-more"),
         pytest.param("404 Not Found", "/ws\xc3\xa9", "GET", id="not-ascii"),
         pytest.param("404 Not Found", "/ws\xff", "GET", id="not-utf-8"),
+        pytest.param("404 Not Found", "/ws\u20ac", "GET", id="not-even-latin-1"),
     ],
 )
 def test_any_other_answer_passes_byte_for_byte(

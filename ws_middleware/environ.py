@@ -19,7 +19,9 @@ _TARGET_KEYS: Final = ("RAW_URI", "REQUEST_URI")
 
 def decode_path(path: str) -> str:
     """Return a PATH_INFO, which is UTF-8 read as latin-1, decoded as `UpgradeRequest.path` is."""
-    return path if path.isascii() else path.encode("latin-1").decode("utf-8", "surrogateescape")
+    if path.isascii():
+        return path
+    return path.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
 
 
 def request_from_environ(environ: WSGIEnvironment, received_at: float) -> UpgradeRequest:

@@ -257,7 +257,7 @@ class Sidecar:
             for listener in self._listeners:
                 listener.close()
             if self._adopting:  # else the request that recycles a worker gets no goodbye
-                await asyncio.wait(self._adopting, timeout=_ADOPTION)
+                await asyncio.wait(self._adopting, timeout=min(timeout, _ADOPTION))
             try:
                 await runtime.close(code, reason, over=over, timeout=timeout)
             finally:
