@@ -584,7 +584,8 @@ DESCRIBE = """
     except Exception as error:
         print(type(error).__name__, error)
     else:
-        print(route.policy.origins, route.policy.allowed_hosts, route.policy.refuse_with)
+        policy = sockets._front.resolve(route).policy
+        print(policy.origins, policy.allowed_hosts, policy.refuse_with)
 """
 
 describe = functools.partial(run_code, DESCRIBE)

@@ -231,7 +231,6 @@ def test_a_factory_called_twice_makes_two(serve: Callable[[WebSockets], Served])
     assert Answer(other, cookie=cookie_of(second, user="bob")).message == b"bob 7"
 
 
-@pytest.mark.xfail(reason="one FlaskAuth has one app: the last one it was bound to")
 def test_a_shared_authenticator_asks_the_app_of_its_socket(
     serve: Callable[[WebSockets], Served],
 ) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.conftest import Served
+    from ws_middleware.config import EffectivePolicy
 
     Serve = Callable[[WebSockets], Served]
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 @pytest.fixture
 def sockets() -> WebSockets:
     return WebSockets(auth=Anonymous())
+
+
+def policy_of(sockets: WebSockets, route: Route) -> EffectivePolicy:
+    return sockets._front.resolve(route).policy
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -84,12 +89,12 @@ def test_a_variable_counts_where_code_says_nothing(
     sockets = WebSockets(auth=Anonymous(), limits=Limits(message_size=20))
     route = sockets.route("/")
     serve(sockets)
-    assert route.policy.limits.message_size == 20
+    assert policy_of(sockets, route).limits.message_size == 20
     with_none = WebSockets(auth=Anonymous())
     other = with_none.route("/")
     serve(with_none)
-    assert other.policy.limits.message_size == 10
-    assert other.policy.limits.rooms_per_socket is None
+    assert policy_of(with_none, other).limits.message_size == 10
+    assert policy_of(with_none, other).limits.rooms_per_socket is None
 
 
 def test_a_route_inherits_field_by_field(serve: Serve) -> None:
@@ -99,11 +104,11 @@ def test_a_route_inherits_field_by_field(serve: Serve) -> None:
     route = sockets.route("/", limits=Limits(message_size=2000), heartbeat=Heartbeat(interval=5))
     plain = sockets.route("/plain")
     serve(sockets)
-    assert route.policy.limits.message_size == 2000
-    assert route.policy.limits.fragments == 7
-    assert route.policy.limits.inbound_messages == 16
-    assert route.policy.heartbeat == Heartbeat(interval=5, timeout=20)
-    assert plain.policy.heartbeat is None
+    assert policy_of(sockets, route).limits.message_size == 2000
+    assert policy_of(sockets, route).limits.fragments == 7
+    assert policy_of(sockets, route).limits.inbound_messages == 16
+    assert policy_of(sockets, route).heartbeat == Heartbeat(interval=5, timeout=20)
+    assert policy_of(sockets, plain).heartbeat is None
 
 
 # --- routes --------------------------------------------------------------------------------------
@@ -207,7 +212,7 @@ def test_a_handler_that_cannot_be_called_is_a_config_error(
 ) -> None:
     with pytest.raises(ConfigError, match=text):
         sockets.route("/<room>")(handler)
-    assert sockets._routes[0].handler is None
+    assert sockets._fronts.routes[0].handler is None
 
 
 def test_a_route_has_a_conversation_or_events(sockets: WebSockets) -> None:

@@ -33,6 +33,7 @@ from .errors import ConfigError
 from .errors import ConnectionClosed as _Closed
 from .gate.auth.anonymous import ANONYMOUS, Anonymous
 from .sockets import WebSockets
+from .views import make_upgrade
 from .wsgi import OFFER
 
 if TYPE_CHECKING:
@@ -252,12 +253,13 @@ class Sock:
         if sockets is None:
             sockets = _Own(app)
         app.extensions[_EXTENSION] = sockets
-        self._origins(sockets)
+        self._origins(sockets, app)
 
-    def _origins(self, sockets: WebSockets) -> Policy:
+    def _origins(self, sockets: WebSockets, app: Flask) -> Policy:
         if self._any_origin:
             return {"origins": "*"}
-        if sockets._settings.get("origins") == "*":  # noqa: SLF001 - the same package
+        front = sockets._fronts.choose(app)  # noqa: SLF001 - the same package
+        if front.settings.get("origins") == "*":
             msg = (
                 'the app\'s origins are "*": with Sock, which lives on cookies, any page could '
                 'talk as your users. List the origins, give "*" only to the routes that need it, '
@@ -269,14 +271,16 @@ class Sock:
     def _view(self, handler: Callable[..., Any]) -> Callable[..., WSGIApplication]:
         @wraps(handler)
         def view(**path_params: object) -> WSGIApplication:
-            sockets = _sockets_of(current_app)
-            policy, subprotocols = _read_options(current_app)
-            return sockets._upgrade(  # noqa: SLF001 - made for this, and for nobody else
+            app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - documented
+            sockets = _sockets_of(app)
+            policy, subprotocols = _read_options(app)
+            return make_upgrade(
+                sockets._hub,  # noqa: SLF001 - the same package
                 _conversation(handler, path_params),
                 ANONYMOUS,
-                str(request.url_rule),
-                _in_clients_order(subprotocols),
-                {**policy, **self._origins(sockets)},
+                name=str(request.url_rule),
+                subprotocols=_in_clients_order(subprotocols),
+                policy={**policy, **self._origins(sockets, app)},
                 needs_origin=False,
             )
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from .config import Policy
-    from .route import Handler
+    from .route import Endpoint, Handler
     from .types import Granted, UpgradeRequest
 
 __all__ = ["DjangoAuth", "DjangoHost", "upgrade"]
@@ -230,6 +230,10 @@ def _problem(refusal: Refusal) -> HttpResponse:
 class DjangoHost:
     """What we need of the project whose `settings` are configured in this process."""
 
+    #: What it is the host for: one process, one project.
+    app: Final[object] = settings
+    name: Final = "Django"
+
     #: Where its settings come from, for errors.
     where: Final = f"settings.{_SETTING}"
 
@@ -265,6 +269,15 @@ class DjangoHost:
                 _SETTING,
             )
         return found
+
+    @staticmethod
+    def adapt(endpoint: Endpoint) -> Endpoint:
+        """Return it as it is: no URL is needed for a route."""
+        return endpoint
+
+    @staticmethod
+    def add(endpoint: Endpoint) -> None:
+        """Do nothing, likewise."""
 
     @staticmethod
     @contextlib.contextmanager

@@ -1,32 +1,45 @@
 """The Flask door: one line in the app, and its own login decides over its sockets.
 
 `init_app` wraps `app.wsgi_app`, so the sockets share the app's port on whatever server runs it, and
-gives every `FlaskAuth` route a rule in `app.url_map`: the whole pipeline runs on the upgrade, from
-`before_request` to `after_request`, sessions, blueprints and error handlers included.
+gives every route a rule in `app.url_map`. With `FlaskAuth` the whole pipeline runs on the upgrade,
+from `before_request` to `after_request`, sessions, blueprints and error handlers included; the
+rules of other routes are for `url_for` only.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from .errors import ConfigError
 from .gate.auth.app import GRANTED, run_app
+from .types import Granted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from contextlib import AbstractContextManager
 
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Flask, Response
 
-    from .route import Route
-    from .types import Granted, UpgradeRequest
+    from .gate.routing import PathTemplate
+    from .route import Endpoint
+    from .types import UpgradeRequest
+    from .wsgi import WSGIMiddleware
 
-__all__ = ["FlaskAuth", "FlaskDoor"]
+__all__ = ["FlaskAuth", "FlaskHost"]
 
 #: Where the extension is found: `app.extensions["websockets"]`.
 EXTENSION: Final = "websockets"
 _CONFIG: Final = "WEBSOCKETS"
+
+#: Where the view behind a rule finds what our own path says. Only a request that has passed our
+#: checks has it, so an upgrade that came another way gets no yes.
+_PARAMETERS: Final = "ws_middleware.flask.parameters"
+
+#: What the endpoint of every rule of ours begins with. No dot: Flask would see a blueprint.
+ENDPOINT: Final = "ws:"
 
 
 class FlaskAuth:
@@ -41,12 +54,18 @@ class FlaskAuth:
 
     def __init__(self, get_user: Callable[[], object] | None = None) -> None:
         self._get_user = get_user or _login_user
-        self._app: Flask | None = None
-        self._inner: Callable[..., Iterable[bytes]] | None = None
+        self._app: WSGIApplication | None = None
 
-    def bind(self, app: Flask, inner: Callable[..., Iterable[bytes]]) -> None:
-        """Use this app, by the WSGI callable that `init_app` found."""
-        self._app, self._inner = app, inner
+    def bound_to(self, app: WSGIApplication) -> Self:
+        """Return one that asks this app; itself it asks none, and so may be shared by several."""
+        bound = copy.copy(self)
+        bound._app = app  # noqa: SLF001 - its own kind
+        return bound
+
+    @property
+    def asks_login(self) -> bool:
+        """Whether it is flask-login that says who it is."""
+        return self._get_user is _login_user
 
     def __call__(self, request: UpgradeRequest) -> Granted:
         """Run the app on the request.
@@ -55,19 +74,30 @@ class FlaskAuth:
             Refused: with what the app answered.
             ConfigError: `init_app` was never called.
         """
-        if self._inner is None:
+        inner = self._app
+        if inner is None:
             msg = "FlaskAuth needs the app: call sockets.init_app(app)"
             raise ConfigError(msg)
-        return run_app(self._inner, request)
 
-    def view(self, **view_args: object) -> Response:  # noqa: ARG002 - the route has them
+        def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            environ[_PARAMETERS] = request.path_params
+            return inner(environ, start_response)
+
+        return run_app(app, request)
+
+    def view(self, **view_args: Any) -> Response:  # noqa: ANN401 - what the converters made
         """The view behind the rule: says yes, or what Flask says to nobody."""
         from flask import Response, abort, request  # noqa: PLC0415 - the extra "flask"
 
-        user = self._get_user()
+        ours: Mapping[str, Any] | None = request.environ.pop(_PARAMETERS, None)
+        if ours is None:
+            abort(404)
+        user: Any = self._get_user()
         if user is None or user == "":
             abort(401)
-        request.environ[GRANTED] = user
+        # A url_value_preprocessor may have taken some out, and handlers are called with all.
+        parameters = {name: view_args.get(name, value) for name, value in ours.items()}
+        request.environ[GRANTED] = Granted(user, path_params=parameters)
         return Response(status=101)
 
     def __repr__(self) -> str:
@@ -87,45 +117,57 @@ def _login_user() -> object:
     return current_user.get_id() if current_user.is_authenticated else None
 
 
-class FlaskDoor:
-    """What we need of one Flask app. Imports nothing of Flask: the app is given."""
+class FlaskHost:
+    """What we need of one Flask app. Imports little of Flask: the app is given."""
+
+    where: Final = f'app.config["{_CONFIG}"]'
 
     def __init__(self, app: Flask) -> None:
-        self._app = app
+        self.app = app
+        #: The app without us: what a `FlaskAuth` runs.
+        self._inner: WSGIApplication = app.wsgi_app
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def name(self) -> str:
+        """Flask's name for the app."""
+        return self.app.name
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
         """What `app.config["WEBSOCKETS"]` says.
 
         Raises:
             ConfigError: it is no dict.
         """
-        given = self._app.config.get(_CONFIG, {})
+        given = self.app.config.get(_CONFIG, {})
         if not isinstance(given, dict):
-            msg = f'app.config["{_CONFIG}"] takes a dict, got {given!r}'
+            msg = f"{self.where} takes a dict, got {given!r}"
             raise ConfigError(msg)
         return given
 
+    def defaults(self, given: Collection[str]) -> Mapping[str, Any]:  # noqa: ARG002
+        """Return nothing: Flask has no settings that mean something for sockets."""
+        return {}
+
     def context(self) -> AbstractContextManager[object]:
         """Return a fresh app context: extensions tear their state down after each call."""
-        return self._app.app_context()
+        return self.app.app_context()
 
     def register(
-        self, extension: object, wrap: Callable[[Callable[..., Iterable[bytes]]], Any]
+        self, extension: object, wrap: Callable[[WSGIApplication], WSGIMiddleware]
     ) -> None:
         """Wrap the app, and be found by its other code."""
-        self._inner = self._app.wsgi_app
         middleware = wrap(self._inner)
         middleware.is_mismatch = self._is_mismatch
-        self._app.wsgi_app = middleware  # type: ignore[method-assign]
-        self._app.extensions[EXTENSION] = extension
+        self.app.wsgi_app = middleware  # type: ignore[method-assign]
+        self.app.extensions[EXTENSION] = extension
 
     def _is_mismatch(self, environ: WSGIEnvironment) -> bool:
         """Whether Flask knows the path for WebSockets only, which it tells a page by a 400."""
         from werkzeug.exceptions import HTTPException  # noqa: PLC0415 - Flask's own
         from werkzeug.routing import WebsocketMismatch  # noqa: PLC0415
 
-        adapter = self._app.create_url_adapter(self._app.request_class(environ))
+        adapter = self.app.create_url_adapter(self.app.request_class(environ))
         assert adapter is not None, "there is one for every request"
         try:
             adapter.match()
@@ -133,17 +175,68 @@ class FlaskDoor:
             return isinstance(error, WebsocketMismatch)
         return False
 
-    def add_route(self, route: Route) -> None:
-        """Give a route that Flask decides over a rule of its own."""
-        auth = route.policy.auth
+    # --- routes ------------------------------------------------------------------------------
+
+    def adapt(self, endpoint: Endpoint) -> Endpoint:
+        """Have a `FlaskAuth` ask this app, and its path read as this app reads it.
+
+        Raises:
+            ConfigError: no rule of this app could match it.
+        """
+        auth = endpoint.policy.auth
         if not isinstance(auth, FlaskAuth):
-            return
-        auth.bind(self._app, self._inner)
-        endpoint = f"websockets.{route.name}".replace(".", "_")
-        if endpoint in self._app.view_functions:
-            return
-        rule = self._app.url_rule_class(
-            route.template.as_flask, endpoint=endpoint, methods={"GET"}, websocket=True
+            return endpoint
+        if self.app.url_map.host_matching:
+            path = endpoint.template.as_flask
+            msg = (
+                f"{endpoint.route.path}: the app matches hosts, and a route with FlaskAuth names "
+                f'none; write a view, @app.route("{path}", host=..., websocket=True), that returns '
+                "sockets.upgrade(...)"
+            )
+            raise ConfigError(msg)
+        policy = replace(endpoint.policy, auth=auth.bound_to(self._inner))
+        return replace(endpoint, policy=policy, template=self._read(endpoint.template))
+
+    def _read(self, template: PathTemplate) -> PathTemplate:
+        """Return the template with the expressions of the app's own converters.
+
+        What they make of the text is found where the app runs: they may ask a database.
+        """
+        from werkzeug.routing import Map  # noqa: PLC0415 - the extra "flask"
+
+        known, url_map = Map.default_converters, self.app.url_map
+        own = {kind: url_map.converters.get(kind) for kind in template.kinds}
+        expressions = {
+            kind: converter(url_map).regex
+            for kind, converter in own.items()
+            if converter is not None and converter is not known.get(kind)
+        }
+        return replace(template, expressions=expressions)
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Give a route a rule: to be matched where Flask decides, else for `url_for` only.
+
+        Raises:
+            ConfigError: the app has another endpoint of that name.
+        """
+        auth, url_map = endpoint.policy.auth, self.app.url_map
+        if url_map.host_matching:
+            return  # a rule would need a host, and there is none to name
+        name = f"{ENDPOINT}{endpoint.name.replace('.', '_')}"
+        if any(rule.endpoint == name for rule in url_map.iter_rules()):
+            msg = (
+                f"{endpoint.route.path}: the app {self.name!r} has an endpoint {name!r} already; "
+                "give the route another name="
+            )
+            raise ConfigError(msg)
+        url_map.add(
+            self.app.url_rule_class(
+                endpoint.template.as_flask,
+                endpoint=name,
+                methods={"GET"},
+                websocket=True,
+                build_only=not isinstance(auth, FlaskAuth),
+            )
         )
-        self._app.url_map.add(rule)
-        self._app.view_functions[endpoint] = auth.view
+        if isinstance(auth, FlaskAuth):
+            self.app.view_functions[name] = auth.view

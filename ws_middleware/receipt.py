@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from .native import Event, Lock, can_yield
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
 __all__ = ["Receipt"]
 
@@ -132,6 +132,24 @@ class Receipt(Generic[T]):
     def __repr__(self) -> str:
         state = "pending" if not self._done else repr(self._error or self._value)
         return f"<Receipt {state}>"
+
+
+def when_all(receipts: Sequence[Receipt[None]]) -> Receipt[None]:
+    """Return a receipt that is done when all of these are; it fails as the first that failed."""
+    joint: Receipt[None] = Receipt()
+
+    def look() -> None:
+        if all(each.done for each in receipts):
+            failed = next((each._error for each in receipts if each._error is not None), None)  # noqa: SLF001 - its own kind
+            if failed is None:
+                joint.resolve(None)
+            else:
+                joint.fail(failed)
+
+    for each in receipts:
+        each.add_done_callback(look)
+    look()
+    return joint
 
 
 def _wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:

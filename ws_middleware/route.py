@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,16 +19,17 @@ from .gate.routing import PathTemplate
 from .hub.audience import Audience
 from .hub.registry import Address
 from .names import Name, as_name
-from .settings import check_keywords, check_values
+from .settings import check_keywords, check_values, resolve_policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .config import EffectivePolicy, Policy
     from .hub.hub import Hub
+    from .settings import Settings
     from .websocket import WebSocket
 
-__all__ = ["Handler", "Route", "Shape"]
+__all__ = ["Endpoint", "Handler", "Route", "Shape"]
 
 Handler = Callable[..., Any]
 
@@ -82,10 +84,8 @@ class Route:
         self.subprotocols = tuple(subprotocols)
         check_keywords(policy, f"route({path!r})")
         check_values(policy, f"route({path!r})")
-        #: What was given; put together with the app's when a door opens.
+        #: What was given; each app that serves it puts it together with its own (`Endpoint`).
         self.given: Policy = policy
-        #: The whole policy, from the moment a door has opened.
-        self.policy: EffectivePolicy
         self.handler: Handler | None = None
         self.events: dict[str, Handler] = {}
         self._hub = hub
@@ -199,3 +199,29 @@ class Route:
 
     def _audience(self, address: Address) -> Audience[WebSocket]:
         return Audience(self._hub, address)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A route as one app serves it: one route may have several, in a process with several apps."""
+
+    route: Route
+    #: The route's own words, then the app's, then the defaults.
+    policy: EffectivePolicy
+    #: The route's, with what the app's own converters match.
+    template: PathTemplate
+
+    @classmethod
+    def of(cls, route: Route, settings: Settings) -> Endpoint:
+        """Put the policy of `route` together with an app's settings.
+
+        Raises:
+            ConfigError: nobody said who may connect, or two settings contradict each other.
+        """
+        policy = resolve_policy(settings, route.given, f"route {route.path}")
+        return cls(route, policy, route.template)
+
+    @property
+    def name(self) -> str:
+        """The route's name."""
+        return self.route.name

@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import sys
-import threading
-import weakref
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .codes import check_close
 from .errors import ConfigError
-from .flask import FlaskDoor
-from .gate.auth.anonymous import Anonymous
-from .gate.auth.app import ViewAuth
-from .gate.origin import OriginRule
-from .gate.routing import PathSet
+from .flask import FlaskAuth, FlaskHost
+from .front import check_origins
+from .fronts import Fronts
 from .hub.audience import Audience
 from .hub.hub import Hub
 from .hub.registry import Address
 from .names import Name, as_name
-from .net.engine import Engine
-from .net.sidecar import Sidecar
-from .receipt import Receipt
 from .route import Route
-from .settings import MEMORY, Settings, check_keywords, resolve_policy, unknown_variables
-from .types import as_principal
-from .wsgi import OFFER, Offer, WSGIMiddleware, refuse_page
+from .settings import Settings, check_keywords
+from .views import make_upgrade
+from .wsgi import WSGIMiddleware
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Sequence
 
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication
     from flask import Flask
 
-    from .config import EffectivePolicy, Policy, ServerLimits
+    from .config import Policy, ServerLimits
     from .django import DjangoHost
+    from .front import Front
+    from .net.engine import Engine
+    from .net.sidecar import Sidecar
+    from .receipt import Receipt
     from .route import Handler
     from .types import Principal
     from .websocket import WebSocket
 
 __all__ = ["WebSockets"]
-
-_log: Final = logging.getLogger("ws_middleware.settings")
 
 
 class WebSockets:
@@ -89,7 +79,7 @@ class WebSockets:
         **policy: Unpack[Policy],
     ) -> None:
         check_keywords(policy, "WebSockets()", app=True)
-        _check_origins(policy)
+        check_origins(policy)
         given: dict[str, Any] = dict(policy)
         own = {
             "broker": broker,
@@ -102,19 +92,13 @@ class WebSockets:
             "tls_takeover": tls_takeover,
         }
         given.update({name: value for name, value in own.items() if value is not None})
-        self._settings = Settings(given)
+        Settings(given)  # whatever is wrong by itself, here and now
+        self._code = given
         self._hub = Hub()
-        self._routes: list[Route] = []
-        self._paths = PathSet()
-        self._lock = threading.RLock()
-        self._engine: Engine | None = None
-        self._sidecar: Sidecar | None = None
-        self._doors: list[FlaskDoor] = []
-        self._context: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
-        _instances.add(self)
+        self._fronts = Fronts(given, self._hub)
 
     def __repr__(self) -> str:
-        return f"<WebSockets {len(self._routes)} routes>"
+        return f"<WebSockets {len(self._fronts.routes)} routes>"
 
     # --- routes ------------------------------------------------------------------------------
 
@@ -139,36 +123,21 @@ class WebSockets:
             ConfigError: the path, the name or a value is wrong, or the path is taken.
             TypeError: there is no such setting.
         """
-        _check_origins(policy)
+        check_origins(policy)
         route = Route(path, hub=self._hub, name=name, subprotocols=subprotocols, policy=policy)
-        with self._lock:
-            for other in self._routes:
-                if other.template.masked == route.template.masked or other.name == route.name:
-                    msg = f"there is a route {other.name!r} at {other.path} already"
-                    raise ConfigError(msg)
-            if self._engine is not None:
-                self._resolve(route)
-                self._engine.add_route(route)
-            self._routes.append(route)
-            self._paths.add(route.template)
-            for door in self._doors:
-                self._resolve(route)
-                door.add_route(route)
+        auth = policy.get("auth", self._code.get("auth"))
+        if auth is not None and not isinstance(auth, FlaskAuth):
+            route.template.check()
+        self._fronts.add_route(route)
         return route
 
     def describe(self) -> str:
-        """Return every route with its whole policy, a line each.
+        """Return every route with its whole policy, a line each; for each app if there are several.
 
         Raises:
             ConfigError: the settings as a whole are wrong, as when a door opens.
         """
-        for route in self._routes:
-            self._resolve(route)
-        return "\n".join(_describe(route) for route in self._routes)
-
-    def _resolve(self, route: Route) -> None:
-        route.policy = resolve_policy(self._settings, route.given, f"route {route.path}")
-        self._hub.outbound_bytes[route.name] = route.policy.limits.outbound_bytes
+        return self._fronts.describe()
 
     # --- audiences ---------------------------------------------------------------------------
 
@@ -209,26 +178,24 @@ class WebSockets:
     def init_app(self, app: Flask) -> None:
         """Make a Flask app our host: its configuration, its app context around our handlers.
 
+        With several apps, or an app factory that is called several times, each has its own: the
+        settings, the caps and the context are those of the app that a socket came through.
+        Audiences span them all.
+
         Raises:
-            ConfigError: `app.config["WEBSOCKETS"]` is wrong, the settings as a whole are, or a door
-                is open already.
+            ConfigError: `app.config["WEBSOCKETS"]` is wrong, the settings as a whole are, a port is
+                open already, or this app is our host already.
             TypeError: it names a setting that there is none of.
         """
-        door = FlaskDoor(app)
-        with self._lock:
-            if self._engine is not None:
-                msg = "init_app() comes before listen(): the settings are fixed once a door is open"
-                raise ConfigError(msg)
-            self._settings.add_host(door.settings, 'app.config["WEBSOCKETS"]')
-            _check_origins(door.settings)
-            self._context = door.context
-            self._settings.add_environ(os.environ)
-            _check_environ(self._settings.environ)
-            self.describe()
-            door.register(self, self.wsgi)
-            for route in self._routes:
-                door.add_route(route)
-            self._doors.append(door)
+        if self._fronts.find(app) is not None:
+            msg = (
+                f"init_app() was called for the app {app.name!r} already; call it once, where the "
+                "app is made"
+            )
+            raise ConfigError(msg)
+        host = FlaskHost(app)
+        front = self._fronts.take_in(host, "init_app()")
+        host.register(self, lambda inner: _wrap(inner, front))
 
     def wsgi(self, app: WSGIApplication) -> WSGIMiddleware:
         """Return `app` with our routes beside its own, on the port of whatever server runs it.
@@ -243,30 +210,36 @@ class WebSockets:
             TypeError: it names a setting that there is none of.
         """
         host = _django_host(app)
-        if host is not None:
-            app = self._adopt(host, app)
-        return WSGIMiddleware(app, self._door, self._note_siblings, self._paths)
+        if host is None:
+            return WSGIMiddleware(app, self._open, self._note_siblings, self._front.paths)
+        front = self._fronts.take_in(host, "wsgi()")
+        host.register(self)
+        return _wrap(host.wrap(app, self.upgrade), front)
 
-    def _adopt(self, host: DjangoHost, app: WSGIApplication) -> WSGIApplication:
-        """Make a Django project our host, as `init_app` does with a Flask app."""
-        with self._lock:
-            if self._engine is not None:
-                msg = "wsgi() comes before listen(): the settings are fixed once a door is open"
-                raise ConfigError(msg)
-            self._settings.add_environ(os.environ)
-            own = host.settings
-            given = {*self._settings.code, *own, *self._settings.environ}
-            told = {**host.defaults(given), **own}
-            self._settings.add_host(told, host.where)
-            _check_origins(told)
-            self._context = host.context
-            self.describe()
-            host.register(self)
-        return host.wrap(app, self.upgrade)
+    def _open(self) -> tuple[Engine, Sidecar]:
+        return self._front.open()
 
     def _note_siblings(self) -> None:
-        """The server has sibling workers: audience messages would reach only a part."""
-        self._hub.has_siblings = self._settings.broker == MEMORY
+        self._front.note_siblings()
+
+    @property
+    def _front(self) -> Front:
+        """Whose settings hold where no app is named."""
+        return self._fronts.default
+
+    @property
+    def _engine(self) -> Engine | None:
+        return self._front.engine
+
+    @property
+    def _sidecar(self) -> Sidecar | None:
+        return self._front.sidecar
+
+    @property
+    def _settings(self) -> Settings:
+        return self._front.settings
+
+    # --- a view that owns a socket -----------------------------------------------------------
 
     def upgrade(
         self,
@@ -292,74 +265,38 @@ class WebSockets:
         Raises:
             ConfigError: the handler or a value is wrong.
         """
-        return self._upgrade(handler, user, name, subprotocols, policy, needs_origin=True)
-
-    def _upgrade(
-        self,
-        handler: Handler,
-        user: Principal | str | int | None,
-        name: str | None,
-        subprotocols: Sequence[str],
-        policy: Policy,
-        *,
-        needs_origin: bool,
-    ) -> WSGIApplication:
-        def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            offer: Offer | None = environ.get(OFFER)
-            if offer is None:
-                return refuse_page(environ, start_response)
-            path = environ.get("PATH_INFO") or "/"
-            route = self._view_route(
-                path, handler, name, subprotocols, policy, needs_origin=needs_origin
-            )
-            refusal = offer.accept(route, as_principal(user), needs_origin=needs_origin)
-            if refusal is not None:
-                return offer.refuse(refusal, start_response)
-            start_response("101 Switching Protocols", [])
-            return []
-
-        return answer
-
-    def _view_route(
-        self,
-        path: str,
-        handler: Handler,
-        name: str | None,
-        subprotocols: Sequence[str],
-        policy: Policy,
-        *,
-        needs_origin: bool,
-    ) -> Route:
-        route = Route(
-            "/", hub=self._hub, name=name or path, subprotocols=subprotocols, policy=policy
+        return make_upgrade(
+            self._hub,
+            handler,
+            user,
+            name=name,
+            subprotocols=subprotocols,
+            policy=policy,
+            needs_origin=True,
         )
-        route(handler)
-        # How the view knew its user is not known here: as bad as a cookie, unless it says not.
-        given: Policy = {**policy, "auth": ViewAuth() if needs_origin else Anonymous()}
-        route.policy = resolve_policy(self._settings, given, f"upgrade() at {path}")
-        return route
 
-    def _door(self) -> tuple[Engine, Sidecar]:
-        engine, sidecar = self._engine, self._sidecar
-        if engine is None or sidecar is None:
-            sidecar = self._open()
-            engine = self._engine
-            assert engine is not None
-        return engine, sidecar
+    # --- open and closed ---------------------------------------------------------------------
 
     def listen(
-        self, host: str = "127.0.0.1", port: int = 8001, *, reuse_port: bool = False
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8001,
+        *,
+        reuse_port: bool = False,
+        app: Flask | None = None,
     ) -> tuple[str, int]:
         """Serve on a port of our own, from a thread of our own; return the bound address.
 
         Belongs into the process that serves: a child forked later lets go of the port. With port 0
-        the kernel chooses one.
+        the kernel chooses one. `app` says whose settings and context hold here, where `init_app`
+        was called for several.
 
         Raises:
-            ConfigError: the settings as a whole are wrong.
+            ConfigError: the settings as a whole are wrong, or nobody said which app it is for.
             OSError: the address cannot be had.
         """
-        return self._open().listen(host, port, reuse_port=reuse_port)
+        _, sidecar = self._fronts.choose(app).open()
+        return sidecar.listen(host, port, reuse_port=reuse_port)
 
     def close(
         self, *, code: int = 1001, reason: str = "", over: float = 0.0, timeout: float = 10.0
@@ -373,60 +310,11 @@ class WebSockets:
             ValueError: the code or the reason may not be sent (RFC 6455 section 7.4).
         """
         check_close(code, reason)
-        with self._lock:
-            sidecar, self._sidecar, self._engine = self._sidecar, None, None
-        if sidecar is None:
-            return Receipt.ready(None)
-        return sidecar.close(code, reason, over=over, timeout=timeout)
-
-    def _open(self) -> Sidecar:
-        """Put the settings together and return what serves, made if it is the first door."""
-        with self._lock:
-            if self._sidecar is None:
-                engine = self._make_engine(Engine)
-                self._engine, self._sidecar = engine, Sidecar(engine)
-            return self._sidecar
-
-    def _make_engine(self, make: Callable[..., Engine]) -> Engine:
-        self._settings.add_environ(os.environ)
-        _check_environ(self._settings.environ)
-        for sentence in unknown_variables():
-            _log.warning("%s", sentence)
-        engine = make(self._settings, self._hub, self._context)
-        if not self._routes and self._settings.get("auth") is None:
-            resolve_policy(self._settings, {}, "WebSockets()")
-        for route in self._routes:
-            self._resolve(route)
-            engine.add_route(route)
-        return engine
-
-    def _swap_door(
-        self, engine: Engine | None, sidecar: Sidecar | None
-    ) -> tuple[Engine | None, Sidecar | None]:
-        """Serve with these instead, for the test kit; return what served before."""
-        with self._lock:
-            before = self._engine, self._sidecar
-            self._engine, self._sidecar = engine, sidecar
-        return before
-
-    def _after_fork(self) -> None:
-        """A child has none of our threads: it is as if no door had been opened."""
-        self._lock = threading.RLock()
-        self._engine = self._sidecar = None
-        self._hub.after_fork()
+        return self._fronts.close(code, reason, over=over, timeout=timeout)
 
 
-#: For the hook, which is registered once and can never be taken back.
-_instances: Final[weakref.WeakSet[WebSockets]] = weakref.WeakSet()
-
-
-def _reset_all() -> None:
-    for sockets in list(_instances):
-        sockets._after_fork()  # noqa: SLF001 - the hook is its own
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_all)
+def _wrap(app: WSGIApplication, front: Front) -> WSGIMiddleware:
+    return WSGIMiddleware(app, front.open, front.note_siblings, front.paths)
 
 
 def _django_host(app: WSGIApplication) -> DjangoHost | None:
@@ -437,39 +325,3 @@ def _django_host(app: WSGIApplication) -> DjangoHost | None:
     from .django import DjangoHost  # noqa: PLC0415 - Django is the app's, not ours
 
     return DjangoHost()
-
-
-def _check_environ(environ: Mapping[str, Any]) -> None:
-    try:
-        _check_origins(environ)
-    except ConfigError as error:
-        msg = f"WSM_ORIGINS: {error}"
-        raise ConfigError(msg) from None
-
-
-def _check_origins(given: Mapping[str, Any]) -> None:
-    """Refuse an origin that is none where it is given, and not first when a door opens."""
-    if "origins" in given:
-        origins = given["origins"]
-        if not isinstance(origins, (str, Sequence)):
-            msg = f"origins takes 'same-origin', '*' or a list of origins, got {origins!r}"
-            raise ConfigError(msg)
-        OriginRule(origins if isinstance(origins, str) else tuple(origins), ambient=False)
-
-
-def _describe(route: Route) -> str:
-    policy: EffectivePolicy = route.policy
-    heartbeat = policy.heartbeat
-    origins = policy.origins if isinstance(policy.origins, str) else ",".join(policy.origins)
-    limits = policy.limits
-    parts = {
-        "auth": repr(policy.auth),
-        "authorize": getattr(policy.authorize, "__qualname__", policy.authorize),
-        "origins": origins,
-        "heartbeat": f"{heartbeat.interval:g}/{heartbeat.timeout:g} s" if heartbeat else None,
-        "message_size": limits.message_size,
-        "outbound_bytes": limits.outbound_bytes,
-        "refuse_with": policy.refuse_with,
-    }
-    told = " ".join(f"{name}={value}" for name, value in parts.items())
-    return f"{route.path} [{route.shape.value}] {told}"

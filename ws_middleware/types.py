@@ -231,6 +231,8 @@ class Granted:
 
     principal: Principal | str | int
     headers: tuple[tuple[str, str], ...] = ()
+    #: What the app's own URL rule made of the path's parameters, in place of ours.
+    path_params: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from .gate.routing import PathSet
     from .net.engine import Engine
     from .net.sidecar import Sidecar
-    from .route import Route
+    from .route import Endpoint
+    from .settings import Settings
     from .types import Principal, UpgradeRequest
 
 __all__ = ["OFFER", "Offer", "WSGIMiddleware", "refuse_page"]
@@ -179,8 +180,13 @@ class Offer:
         self.is_open = True
         self._outcome: Admission | Refusal | None = None
 
+    @property
+    def settings(self) -> Settings:
+        """Those of the app whose door the request came through."""
+        return self.engine.settings
+
     def accept(
-        self, route: Route, principal: Principal | None, *, needs_origin: bool = True
+        self, endpoint: Endpoint, principal: Principal | None, *, needs_origin: bool = True
     ) -> Refusal | None:
         """Check what the app cannot know, ask `authorize`, and admit its user.
 
@@ -188,7 +194,7 @@ class Offer:
         """
         if not self.is_open:
             return _LATE
-        candidate = self.engine.gate.check_view(self.request, route, needs_origin=needs_origin)
+        candidate = self.engine.gate.check_view(self.request, endpoint, needs_origin=needs_origin)
         if isinstance(candidate, Refusal):
             return candidate
         now = self.engine.clock.now()

@@ -107,17 +107,6 @@ def test_a_path_is_decoded_before_it_is_matched(target: str, expected: str | Non
         pytest.param(
             "/ws#x", "a route's path begins with / and has no ? or #, got '/ws#x'", id="fragment"
         ),
-        pytest.param(
-            "/<any:x>",
-            "/<any:x>: unknown converter 'any'; there are str, string, path, int, float, uuid",
-            id="unknown-flask-converter",
-        ),
-        pytest.param(
-            "/{x:number}",
-            "/{x:number}: unknown converter 'number'; "
-            "there are str, string, path, int, float, uuid",
-            id="unknown-starlette-converter",
-        ),
         pytest.param("/<a>/{a}", "/<a>/{a}: the parameter 'a' comes twice", id="parameter-twice"),
     ],
 )
@@ -125,6 +114,24 @@ def test_a_wrong_path_is_told_in_words(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         PathTemplate(text)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("text", "kind"), [("/<any:x>", "any"), ("/{x:Number_2}", "Number_2")])
+def test_a_converter_that_nobody_knows_is_told_when_it_is_needed(text: str, kind: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PathTemplate(text).check()
+    assert str(caught.value) == (
+        f"{text}: unknown converter '{kind}'; there are str, string, path, int, float, uuid. One "
+        "that a Flask app has in app.url_map.converters works on a route with FlaskAuth, or on a "
+        "view, @app.route(..., websocket=True), that returns sockets.upgrade(...)"
+    )
+
+
+def test_a_converter_of_the_hosts_matches_as_the_host_says_and_stays_text() -> None:
+    template = PathTemplate("/<pair:x>/<int:n>", {"pair": "[a-z]+-[a-z]+", "int": "-?[0-9]+"})
+    template.check()
+    assert template.match("/a-b/-1") == {"x": "a-b", "n": "-1"}
+    assert template.match("/ab/1") is None
 
 
 @pytest.mark.parametrize(

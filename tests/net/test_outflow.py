@@ -18,14 +18,14 @@ class Sending:
     def __init__(self, **limits: float) -> None:
         sockets = WebSockets(auth=Anonymous(), limits=Limits(**limits))  # type: ignore[arg-type]
         route = sockets.route("/")
-        sockets.describe()  # puts the policy together
+        policy = sockets._front.resolve(route).policy
         self.session = Session(ServerLimits(), now=0, ping_payload=b"ping")
         self.session.receive_data(head("/"), 0)
         assert self.session.next_event(0) is not None
         self.transport = FakeTransport()
         self.out = Outflow(self.transport.as_transport, self.session)
-        self.session.accept(route.policy, subprotocol=None, now=0)
-        self.out.open(route.policy.limits)
+        self.session.accept(policy, subprotocol=None, now=0)
+        self.out.open(policy.limits)
         self.out.flush()
         assert self.transport.writes.pop().startswith(b"HTTP/1.1 101")
 

@@ -44,7 +44,7 @@ def test_a_start_that_fails_is_told_and_tried_again(
 
 
 def test_a_connection_is_closed_if_nobody_can_serve_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, sidecar = WebSockets(auth=Anonymous())._door()
+    _, sidecar = WebSockets(auth=Anonymous())._open()
     monkeypatch.setattr(sidecar_module, "new_loop", full)
     client, connection = socket.socketpair()
     server, sink = socket.socketpair()

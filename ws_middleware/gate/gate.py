@@ -31,10 +31,15 @@ __all__ = ["Candidate", "Entry", "Gate", "Routed", "Slot"]
 
 
 class Entry(Protocol):
-    """What the gate needs to know of a route."""
+    """What the gate needs to know of a route as it is served here."""
 
-    name: str
-    policy: EffectivePolicy
+    @property
+    def name(self) -> str:
+        """The route's name."""
+
+    @property
+    def policy(self) -> EffectivePolicy:
+        """The whole policy."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
@@ -15,8 +15,8 @@ __all__ = ["PathSet", "PathTable", "PathTemplate"]
 
 #: `<converter:name>`, `<name>`, `{name:converter}`, `{name}`.
 _PARAMETER: Final = re.compile(
-    r"<(?:(?P<flask>[a-z]+):)?(?P<name>[A-Za-z_]\w*)>"
-    r"|\{(?P<name2>[A-Za-z_]\w*)(?::(?P<starlette>[a-z]+))?\}",
+    r"<(?:(?P<flask>[A-Za-z_]\w*):)?(?P<name>[A-Za-z_]\w*)>"
+    r"|\{(?P<name2>[A-Za-z_]\w*)(?::(?P<starlette>[A-Za-z_]\w*))?\}",
     re.ASCII,
 )
 
@@ -39,10 +39,12 @@ class PathTemplate:
     """A path with its parameters.
 
     Raises:
-        ConfigError: it doesn't begin with a slash, a converter is unknown, a parameter comes twice.
+        ConfigError: it doesn't begin with a slash, or a parameter comes twice.
     """
 
     text: str
+    #: Regular expressions for converters of the host app's own: their parameters stay text here.
+    expressions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pattern, converters = self._compile()
@@ -57,14 +59,14 @@ class PathTemplate:
         pattern, end = "", 0
         for found in _PARAMETER.finditer(self.text):
             name = found["name"] or found["name2"]
-            kind = found["flask"] or found["starlette"] or "str"
-            if kind not in _CONVERTERS:
-                msg = f"{self.text}: unknown converter {kind!r}; there are {', '.join(_CONVERTERS)}"
-                raise ConfigError(msg)
+            kind = _kind(found)
             if name in converters:
                 msg = f"{self.text}: the parameter {name!r} comes twice"
                 raise ConfigError(msg)
-            expression, converters[name] = _CONVERTERS[kind]
+            # One that nobody knows yet may be the host app's; see check().
+            expression, converters[name] = _CONVERTERS.get(kind, _CONVERTERS["str"])
+            if kind in self.expressions:
+                expression, converters[name] = self.expressions[kind], str
             pattern += re.escape(self.text[end : found.start()]) + f"(?P<{name}>{expression})"
             end = found.end()
         rest = self.text[end:]
@@ -75,6 +77,25 @@ class PathTemplate:
             )
             raise ConfigError(msg)
         return re.compile(pattern + re.escape(rest), re.DOTALL), converters
+
+    def check(self) -> None:
+        """See that every converter is known.
+
+        Raises:
+            ConfigError: one is not.
+        """
+        for kind in self.kinds - _CONVERTERS.keys() - self.expressions.keys():
+            msg = (
+                f"{self.text}: unknown converter {kind!r}; there are {', '.join(_CONVERTERS)}. One "
+                "that a Flask app has in app.url_map.converters works on a route with FlaskAuth, "
+                "or on a view, @app.route(..., websocket=True), that returns sockets.upgrade(...)"
+            )
+            raise ConfigError(msg)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The converters in it."""
+        return frozenset(_kind(found) for found in _PARAMETER.finditer(self.text))
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -97,8 +118,7 @@ class PathTemplate:
         """The path as Flask writes it, whichever way it was written."""
 
         def rewrite(found: re.Match[str]) -> str:
-            kind = found["flask"] or found["starlette"] or "string"
-            name = found["name"] or found["name2"]
+            kind, name = _kind(found), found["name"] or found["name2"]
             return f"<{'string' if kind == 'str' else kind}:{name}>"
 
         return _PARAMETER.sub(rewrite, self.text)
@@ -120,6 +140,10 @@ class PathTemplate:
         if not all(is_name(value) for value in values.values()):
             return None
         return {name: self.__dict__["converters"][name](text) for name, text in values.items()}
+
+
+def _kind(found: re.Match[str]) -> str:
+    return found["flask"] or found["starlette"] or "str"
 
 
 class PathTable(Generic[T]):

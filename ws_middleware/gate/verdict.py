@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ws_middleware.types import Granted, Principal, Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ws_middleware.errors import Refused
 
 __all__ = ["AuthenticatorError", "not_allowed", "read_verdict", "refusal_of"]
@@ -25,15 +27,16 @@ def read_verdict(verdict: object) -> Granted | Refusal:
         ValueError, TypeError: the id is no name.
     """
     headers: tuple[tuple[str, str], ...] = ()
+    parameters: Mapping[str, Any] | None = None
     if isinstance(verdict, Granted):
-        headers = tuple(verdict.headers)
+        headers, parameters = tuple(verdict.headers), verdict.path_params
         verdict = verdict.principal
     if verdict is None or verdict == "":
         return Refusal(401, "credential_refused", "log in first", "the authenticator knows nobody")
     if isinstance(verdict, Principal):
-        return Granted(verdict, headers)
+        return Granted(verdict, headers, parameters)
     if isinstance(verdict, (str, int)) and not isinstance(verdict, bool):
-        return Granted(Principal(str(verdict)), headers)
+        return Granted(Principal(str(verdict)), headers, parameters)
     msg = (
         f"returned {verdict!r}; an authenticator returns a Principal, Granted, str, int, or None "
         "for nobody, or raises Refused"

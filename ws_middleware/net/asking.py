@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ws_middleware.callables import is_async, name_of
@@ -157,6 +158,8 @@ def _questions(
     try:
         said = principal if principal is not None else (yield policy.auth, (request,))
         verdict = read_verdict(said)
+        if isinstance(verdict, Granted) and verdict.path_params is not None:
+            request = replace(request, path_params=verdict.path_params)
         if isinstance(verdict, Granted) and policy.authorize is not None:
             asked = policy.authorize
             assert isinstance(verdict.principal, Principal)

@@ -1,4 +1,4 @@
-"""One per open `WebSockets`: from an upgrade request to a served socket, for links of every kind.
+"""One per app with an open door: from an upgrade request to a served socket, for all links.
 
 The verdict: the gate's `check`, the app's authenticator and `authorize`, the gate's `admit`. Then a
 `WebSocket`, its place in the hub, and a server for its handlers. Everything that runs the app's own
@@ -12,7 +12,7 @@ import itertools
 import logging
 import random
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ws_middleware.callables import name_of
@@ -20,7 +20,7 @@ from ws_middleware.core.handshake import accept_bytes
 from ws_middleware.core.session import Session
 from ws_middleware.gate.credentials import choose_subprotocol, forget_credential
 from ws_middleware.gate.gate import Candidate, Gate
-from ws_middleware.route import ROOM_PARAMETER, Route, Shape
+from ws_middleware.route import ROOM_PARAMETER, Endpoint, Shape
 from ws_middleware.types import Granted, Principal, Refusal
 from ws_middleware.websocket import WebSocket
 
@@ -62,12 +62,14 @@ class Admission:
     headers: tuple[tuple[str, str], ...]
     #: When the request came, monotonic.
     now: float
+    #: Its first room: what the path says.
+    room: str | None
 
     @property
-    def route(self) -> Route:
-        """The route that serves it."""
-        route: Route = self.candidate.entry
-        return route
+    def endpoint(self) -> Endpoint:
+        """The route that serves it, as it is served here."""
+        endpoint: Endpoint = self.candidate.entry
+        return endpoint
 
     @property
     def request(self) -> UpgradeRequest:
@@ -115,13 +117,13 @@ class Engine:
     def _in_context(self) -> AbstractContextManager[object]:
         return self.context()
 
-    def add_route(self, route: Route) -> None:
-        """Serve a route whose policy has been put together.
+    def add(self, endpoint: Endpoint) -> None:
+        """Serve a route.
 
         Raises:
             ConfigError: its path is taken, or its policy cannot be.
         """
-        self.gate.add(route.template, route)
+        self.gate.add(endpoint.template, endpoint)
 
     def close(self) -> None:
         """Let go of the threads; the loops have ended."""
@@ -218,7 +220,7 @@ class Engine:
             verdict if isinstance(verdict, Refusal) else self.find_fault(candidate, verdict.headers)
         )
         holds_thread = False
-        if refusal is None and candidate.entry.shape is Shape.BLOCKING:
+        if refusal is None and candidate.entry.route.shape is Shape.BLOCKING:
             holds_thread = self._reserve_thread()
             refusal = None if holds_thread else self._conversations_full()
         if refusal is None:
@@ -226,12 +228,26 @@ class Engine:
             assert isinstance(verdict.principal, Principal)
             admitted = self.gate.admit(candidate, verdict.principal, now)
             if not isinstance(admitted, Refusal):
-                return Admission(candidate, verdict.principal, verdict.headers, now)
+                return self._seat(candidate, verdict.principal, verdict, now)
             refusal = admitted
         if holds_thread:
             self.threads["conversations"].release()
         candidate.slot.release()
         return self.gate.dress(refusal, candidate)
+
+    @staticmethod
+    def _seat(
+        candidate: Candidate, principal: Principal, granted: Granted, now: float
+    ) -> Admission:
+        request = candidate.request
+        # As it was sent: what the app's own converter made of it may be anything.
+        room = request.path_params.get(ROOM_PARAMETER)
+        if granted.path_params is not None:
+            candidate = replace(
+                candidate, request=replace(request, path_params=granted.path_params)
+            )
+        room = None if room is None else str(room)
+        return Admission(candidate, principal, granted.headers, now, room)
 
     @staticmethod
     def find_fault(candidate: Candidate, headers: tuple[tuple[str, str], ...]) -> Refusal | None:
@@ -247,30 +263,30 @@ class Engine:
 
     def open(self, link: SocketLink, admission: Admission) -> None:
         """Answer 101 and serve."""
-        request, route = admission.candidate.request, admission.route
+        request, endpoint = admission.candidate.request, admission.endpoint
         websocket = WebSocket(
             id=f"{self._node}-{next(self._numbers):x}",
             link=link,
-            route=route,
+            route=endpoint.route,
             request=forget_credential(request),
             user=admission.principal,
-            subprotocol=choose_subprotocol(request, route.subprotocols),
-            limits=route.policy.limits,
+            subprotocol=choose_subprotocol(request, endpoint.route.subprotocols),
+            limits=endpoint.policy.limits,
         )
         server = make_server(websocket, link, link.runtime, self.context, self.threads)
-        link.accept(websocket, route.policy, admission.headers, admission.expires)
+        link.accept(websocket, endpoint.policy, admission.headers, admission.expires)
         link.on_lost = admission.candidate.slot.release
         self._servers[websocket] = (server, admission.now)
         link.runtime.registry.add(websocket)
-        if ROOM_PARAMETER in websocket.path_params:
-            websocket.join(str(websocket.path_params[ROOM_PARAMETER]))
+        if admission.room is not None:
+            websocket.join(admission.room)
         log_open(websocket)
         server.start()
         link.begin()
 
     def abandon(self, admission: Admission) -> None:
         """Give back the places of an admission that came to nothing."""
-        if admission.route.shape is Shape.BLOCKING:
+        if admission.endpoint.route.shape is Shape.BLOCKING:
             self.threads["conversations"].release()
         admission.candidate.slot.release()
 

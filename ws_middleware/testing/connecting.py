@@ -123,7 +123,7 @@ def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple
 def _connect_directly(
     stage: Stage, sockets: WebSockets, ws: ClientSocket, request: Request
 ) -> None:
-    engine, runtime = stage.open(sockets)
+    engine, runtime = stage.open(sockets._fronts.choose())  # noqa: SLF001 - the same package
     url = urlsplit(request.base_url or _DEFAULT_URL)
     fields = request.fields(url.scheme, url.netloc)
     lines = [f"GET {url.path.rstrip('/')}{request.path} HTTP/1.1"]

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-    from ws_middleware import WebSocket, WebSockets
+    from ws_middleware import WebSocket
+    from ws_middleware.front import Front
     from ws_middleware.hub.hub import Hub
     from ws_middleware.native import Event
     from ws_middleware.net.engine import Admission
@@ -141,21 +142,20 @@ class Stage:
         self._thread = self.turn
         self._jobs: deque[Callable[[], None]] = deque()
         self._parked: list[Conversation] = []
-        self._doors: dict[WebSockets, tuple[_Sidecar, tuple[Any, Any]]] = {}
+        self._doors: dict[Front, tuple[_Sidecar, tuple[Engine, Sidecar] | None]] = {}
         self._is_closed = False
         waiting.wait = self._wait
 
     # --- doors -------------------------------------------------------------------------------
 
-    def open(self, sockets: WebSockets) -> tuple[Engine, Runtime]:
-        """Serve `sockets` here."""
-        door = self._doors.get(sockets)
+    def open(self, front: Front) -> tuple[Engine, Runtime]:
+        """Serve the sockets of an app here."""
+        door = self._doors.get(front)
         if door is None or door[0].is_closed:
-            before = door[1] if door else (None, None)
-            engine = sockets._make_engine(partial(_Engine, self))  # noqa: SLF001 - its seam for this
+            engine = front.make_engine(partial(_Engine, self))
             sidecar = _Sidecar(engine, self)
-            found = sockets._swap_door(engine, sidecar)  # noqa: SLF001 - likewise
-            self._doors[sockets] = door = (sidecar, before if door else found)
+            found = front.swap((engine, sidecar))
+            self._doors[front] = door = (sidecar, door[1] if door else found)
         return door[0]._engine, door[0].memory  # noqa: SLF001 - ours, a few lines up
 
     def start(self, link: SocketLink) -> None:
@@ -276,10 +276,10 @@ class Stage:
                 sidecar.close(1001, "going_away", over=0.0, timeout=_END)
             self.pass_time(_END + 1)
         finally:
-            for sockets, (sidecar, before) in self._doors.items():
-                found = sockets._swap_door(*before)  # noqa: SLF001 - its seam for this
-                if found[1] is not sidecar:
-                    sockets._swap_door(*found)  # noqa: SLF001 - somebody else's by now
+            for front, (sidecar, before) in self._doors.items():
+                found = front.swap(before)
+                if found is None or found[1] is not sidecar:
+                    front.swap(found)  # somebody else's by now
             del waiting.wait
             self._cancel_rest()
             errors.extend(error for client in clients for error in client.take_errors())

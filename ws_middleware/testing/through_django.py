@@ -50,7 +50,7 @@ def connect_through_django(
         )
         raise RuntimeError(msg)
     for sockets in found:
-        stage.open(sockets)
+        stage.open(sockets._fronts.choose(DjangoHost.app))  # noqa: SLF001 - the same package
     with _connections_kept():
         status, headers, body = _ask(app, _environ(client, request))
     if ws.link is None:

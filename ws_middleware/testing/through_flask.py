@@ -34,7 +34,7 @@ def connect_through_flask(
         msg = "the app has no WebSockets: call sockets.init_app(app) before connect()"
         raise RuntimeError(msg)
     for sockets in found:
-        stage.open(sockets)
+        stage.open(sockets._fronts.choose(client.application))  # noqa: SLF001 - the same package
     overrides = {}
     if request.address is not None:
         overrides = {"REMOTE_ADDR": request.address[0], "REMOTE_PORT": str(request.address[1])}

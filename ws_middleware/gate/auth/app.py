@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GRANTED", "ViewAuth", "build_environ", "find_login", "run_app"]
 
-#: Where the app's side leaves the user it let in. Ours: nothing a client sends can set it.
+#: Where the app's side leaves the user it let in, or a `Granted`. Ours: nothing that a client sends
+#: can set it.
 GRANTED: Final = "ws_middleware.granted"
 
 _SWITCHING: Final = 101
@@ -73,7 +75,8 @@ def run_app(app: Callable[..., Iterable[bytes]], request: UpgradeRequest) -> Gra
     status, headers = answer
     user = environ.pop(GRANTED, None)
     if status == _SWITCHING and user is not None:
-        return Granted(user, tuple(headers))
+        granted = user if isinstance(user, Granted) else Granted(user)
+        return replace(granted, headers=tuple(headers))
     raise _refused(status, headers, body)
 
 
