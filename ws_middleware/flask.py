@@ -175,6 +175,21 @@ class FlaskHost:
             return isinstance(error, WebsocketMismatch)
         return False
 
+    def watch_logout(self, logout: Callable[[object], None]) -> None:
+        """Call `logout` with the id of each user whom flask-login logs out of this app.
+
+        A `LoginManager` may come later, or never. The signal holds neither us nor the app.
+        """
+        try:
+            from flask_login import user_logged_out  # noqa: PLC0415 - the app's, not ours
+        except ImportError:
+            return
+        self._logout = logout
+        user_logged_out.connect(self._logged_out, sender=self.app)
+
+    def _logged_out(self, app: Flask, user: Any, **_: object) -> None:  # noqa: ANN401, ARG002 - the signal's
+        self._logout(user.get_id())
+
     # --- routes ------------------------------------------------------------------------------
 
     def adapt(self, endpoint: Endpoint) -> Endpoint:

@@ -13,6 +13,7 @@ from .fronts import Fronts
 from .hub.audience import Audience
 from .hub.hub import Hub
 from .hub.registry import Address
+from .logout import Logout
 from .names import Name, as_name
 from .route import Route
 from .settings import Settings, check_keywords
@@ -182,6 +183,9 @@ class WebSockets:
         settings, the caps and the context are those of the app that a socket came through.
         Audiences span them all.
 
+        Who logs out with flask-login's `logout_user()` loses the sockets that the login opened:
+        they are closed with 4401 "logged_out", every tab in every browser.
+
         Raises:
             ConfigError: `app.config["WEBSOCKETS"]` is wrong, the settings as a whole are, a port is
                 open already, or this app is our host already.
@@ -196,6 +200,7 @@ class WebSockets:
         host = FlaskHost(app)
         front = self._fronts.take_in(host, "init_app()")
         host.register(self, lambda inner: _wrap(inner, front))
+        host.watch_logout(Logout(self._hub, front))
 
     def wsgi(self, app: WSGIApplication) -> WSGIMiddleware:
         """Return `app` with our routes beside its own, on the port of whatever server runs it.
