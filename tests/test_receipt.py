@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ws_middleware.receipt import Receipt
+from ws_middleware.receipt import Receipt, when_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +60,25 @@ def test_only_the_first_outcome_counts() -> None:
     failed.resolve(1)
     with pytest.raises(Fault):
         failed.result()
+
+
+def test_several_are_done_when_the_last_one_is() -> None:
+    receipts: list[Receipt[None]] = [Receipt(), Receipt.ready(None), Receipt()]
+    joint = when_all(receipts)
+    for receipt in (receipts[2], receipts[0]):
+        assert not joint.done
+        receipt.resolve(None)
+    assert joint.done
+    joint.result()
+    assert when_all([]).done
+
+
+def test_several_fail_as_the_first_of_them_that_failed() -> None:
+    fault = Fault("x")
+    joint = when_all([Receipt.ready(None), Receipt.failed(fault), Receipt.failed(Fault("y"))])
+    with pytest.raises(Fault) as caught:
+        joint.result()
+    assert caught.value is fault
 
 
 def test_its_repr_says_how_it_stands() -> None:

@@ -16,7 +16,7 @@ from .hub.registry import Address
 from .logout import Logout
 from .names import Name, as_name
 from .route import Route
-from .settings import Settings, check_keywords
+from .settings import check_keywords
 from .views import make_upgrade
 from .wsgi import WSGIMiddleware
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .net.sidecar import Sidecar
     from .receipt import Receipt
     from .route import Handler
+    from .settings import Settings
     from .types import Principal
     from .websocket import WebSocket
 
@@ -93,7 +94,6 @@ class WebSockets:
             "tls_takeover": tls_takeover,
         }
         given.update({name: value for name, value in own.items() if value is not None})
-        Settings(given)  # whatever is wrong by itself, here and now
         self._code = given
         self._hub = Hub()
         self._fronts = Fronts(given, self._hub)
