@@ -83,6 +83,12 @@ def index() -> str:
     return "http"
 
 
+@app.get("/nap/<float:seconds>")
+def nap(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+
+
 @app.post("/say/<int:room>")
 def say(room: int) -> tuple[str, int]:
     chat.room(room).send("from a view")

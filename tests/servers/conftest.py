@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -53,6 +54,9 @@ COMMANDS = {
 
 #: Servers that write a line for each request.
 WITH_ACCESS_LOG = frozenset(COMMANDS) - {"waitress", "cheroot"}
+
+#: What no server and nothing of ours writes while all is well, in any server's own style.
+COMPLAINT = re.compile(r"Traceback|\b(WARNING|ERROR|CRITICAL)\b|\w*Warning:")
 
 
 class Running(NamedTuple):
@@ -118,6 +122,13 @@ class Running(NamedTuple):
             sum(each.num_threads() for each in self.workers),
             sum(each.num_fds() for each in self.workers),
         )
+
+    def statuses(self, path: str) -> list[int]:
+        """Return the statuses in the lines that the access log has for a path."""
+        log = re.sub(r"\x1b\[\d*m", "", self.log)
+        lines = [line for line in log.splitlines() if f"GET {path} " in line]
+        found = [re.search(r"HTTP/1\.[01]\"? (\d{3})\b", line) for line in lines]
+        return [0 if each is None else int(each[1]) for each in found]
 
     def until(self, done: Callable[[], object], timeout: float = 10.0) -> None:
         end = time.monotonic() + timeout
@@ -189,3 +200,25 @@ def server(
         log = running.log
         assert "Traceback" not in log, log[-3000:]
         assert "ERROR" not in log, log[-3000:]
+
+
+@pytest.fixture
+def clean_log(request: pytest.FixtureRequest, server: Running) -> Iterator[None]:
+    """Fail a test during which the server or we complained of what `@warns` does not name."""
+    before = len(server.log)
+    yield
+    expected = [word for mark in request.node.iter_markers("warns") for word in mark.args]
+    assert not complaints(server.log[before:], *expected)
+
+
+def complaints(log: str, *expected: str) -> list[str]:
+    """Return the lines of a log that say that something is wrong, but for those with a word."""
+    lines = [line for line in log.splitlines() if COMPLAINT.search(line)]
+    return [line for line in lines if not any(word in line for word in expected)]
+
+
+@pytest.fixture(scope="module")
+def silent(server: Running) -> Iterator[tuple[ClientConnection, float]]:
+    """A socket that has said nothing since the time beside it: one silence for a whole module."""
+    with server.connect("/ws/chat/4", server.cookie("silent")) as client:
+        yield client, time.monotonic()
