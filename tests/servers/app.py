@@ -61,6 +61,15 @@ def sleep(ws: BlockingWebSocket) -> None:
     time.sleep(60)
 
 
+@sockets.route("/ws/process", auth=JWTAuth(KEY, algorithms=["HS256"]))
+async def process(ws: WebSocket) -> None:
+    async for message in ws:
+        if message == "terminate":
+            ws.terminate()
+        else:
+            await ws.send(str(os.getpid()))
+
+
 async def greet(ws: WebSocket) -> None:
     await ws.send(f"hello {ws.user.id}")
     await ws.wait_closed()
@@ -87,6 +96,16 @@ def index() -> str:
 def nap(seconds: float) -> str:
     time.sleep(seconds)
     return "slept"
+
+
+@app.post("/fork/<float:seconds>")
+def fork(seconds: float) -> str:
+    """Leave a child behind that lives for a while."""
+    pid = os.fork()
+    if not pid:
+        time.sleep(seconds)
+        os._exit(0)
+    return str(pid)
 
 
 @app.post("/say/<int:room>")

@@ -13,6 +13,7 @@ from pathlib import Path
 from wsgiref.simple_server import make_server
 
 from tests.certificates import Certificate
+from tests.servers import minimal
 from tests.servers.app import app
 
 
@@ -22,6 +23,10 @@ def main() -> None:
     if name in {"werkzeug", "werkzeug-single"}:
         context = tls and (str(tls.certificate), str(tls.key))
         app.run("127.0.0.1", port, threaded=name == "werkzeug", ssl_context=context)
+    elif name == "werkzeug-processes":
+        app.run("127.0.0.1", port, threaded=False, processes=2)
+    elif name == "minimal":
+        minimal.serve(port, app)
     elif name == "waitress":
         from waitress import serve  # noqa: PLC0415 - each server is its own import
 
