@@ -51,7 +51,7 @@ def test_the_reloader_closes_sockets_and_the_next_process_serves(tmp_path: Path)
         ends = {(code, reason) for code, reason, _ in await ends_of(clients)}
         assert ends == {(1012, "restart")}
         server.until(lambda: [each.pid for each in server.workers] not in ([before.pid], []))
-        server.until(lambda: is_up(server.port))
+        server.until(lambda: is_up(server.origin))
         assert await says_its_process(server) != before.pid
 
     with run("flask-debug", tmp_path, "--extra-files", str(touched)) as server:

@@ -7,20 +7,14 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-import jwt
 import psutil
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
-
-from tests.servers.app import KEY
 
 from .conftest import COMMANDS, run
+from .crowd import ends_of, enter, join
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from websockets.asyncio.client import ClientConnection
 
     from .conftest import Running
 
@@ -31,40 +25,18 @@ BY_TERM = {name for name in COMMANDS if name.startswith(("gunicorn", "uwsgi"))}
 IN_TIME = 5 + 3 + 7
 
 
-def bearer() -> dict[str, str]:
-    token = jwt.encode({"sub": "ann", "exp": int(time.time()) + 300}, KEY)
-    return {"Authorization": f"Bearer {token}"}
-
-
-async def come(server: Running, path: str) -> ClientConnection:
-    return await connect(
-        f"ws://127.0.0.1:{server.port}{path}",
-        additional_headers=bearer(),
-        compression=None,
-        open_timeout=30,
-        close_timeout=1,
-        proxy=None,
-    )
-
-
-async def told(client: ClientConnection) -> tuple[int, float]:
-    """Return the code that a client was closed with, and when."""
-    with pytest.raises(ConnectionClosed):
-        await client.recv()
-    return client.close_code or 0, time.monotonic()
-
-
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_a_process_ends_in_time_whatever_its_handlers_do(name: str, tmp_path: Path) -> None:
     number = signal.SIGTERM if name in BY_TERM else signal.SIGINT
 
     async def work(server: Running) -> list[int]:
-        clients = [await come(server, path) for path in ("/ws/wait", "/ws/sleep", "/ws/token")]
+        paths = ("/ws/wait", "/ws/sleep", "/ws/token")
+        ]
         for client, answer in zip(clients, ("waiting", "asleep"), strict=False):
             assert await client.recv() == answer
         server.process.send_signal(number)
         async with asyncio.timeout(IN_TIME):
-            return [(await told(client))[0] for client in clients]
+            return [code for code, _, _ in await ends_of(clients)]
 
     with run(name, tmp_path) as server:
         server.get("/")
@@ -101,7 +73,7 @@ def test_gunicorn_says_restart_however_its_workers_end(
         extra = (*extra, "--reload-engine", "poll", "--reload-extra-file", str(watched))
 
     async def work(server: Running) -> int:
-        client = await come(server, "/ws/token")
+        client = await enter(server)
         await client.send("x")
         assert await client.recv() == "x"
         if isinstance(number, signal.Signals):
@@ -113,7 +85,7 @@ def test_gunicorn_says_restart_however_its_workers_end(
             for _ in range(3):
                 await asyncio.to_thread(server.get, "/")
         async with asyncio.timeout(20):
-            return (await told(client))[0]
+            return (await ends_of([client]))[0][0]
 
     with run(name, tmp_path, *extra) as server:
         assert asyncio.run(work(server)) == 1012
@@ -123,13 +95,11 @@ def test_gunicorn_says_restart_however_its_workers_end(
 @pytest.mark.slow
 def test_20_rounds_of_hup_under_200_sockets(tmp_path: Path) -> None:
     async def one_round(server: Running) -> tuple[set[int], float]:
-        clients = await asyncio.gather(*(come(server, "/ws/token") for _ in range(200)))
-        ends = [asyncio.create_task(told(client)) for client in clients]
+        clients = await join(server, 200)
         server.process.send_signal(signal.SIGHUP)
-        async with asyncio.timeout(30):
-            outcomes = await asyncio.gather(*ends)
-        times = [when for _, when in outcomes]
-        return {code for code, _ in outcomes}, max(times) - min(times)
+        ends = await ends_of(clients)
+        times = [when for _, _, when in ends]
+        return {code for code, _, _ in ends}, max(times) - min(times)
 
     async def rounds(server: Running) -> list[tuple[set[int], float]]:
         return [await one_round(server) for _ in range(20)]
@@ -137,6 +107,6 @@ def test_20_rounds_of_hup_under_200_sockets(tmp_path: Path) -> None:
     with run("gunicorn-gthread", tmp_path) as server:
         outcomes = asyncio.run(rounds(server))
         assert [codes for codes, _ in outcomes] == [{1012}] * 20
-        # Spread over four seconds, not all at once: each of them comes back.
+        # Spread over a third of the time that gunicorn gives, not all at once: they come back.
         assert min(spread for _, spread in outcomes) > 1.0
         assert "Traceback" not in server.log

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-import jwt
-from websockets.asyncio.client import connect
-
-from tests.servers.app import KEY
+from .crowd import AT_ONCE, enter
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -18,7 +14,6 @@ if TYPE_CHECKING:
     from .conftest import Running
 
 CONNECTS = 600
-AT_ONCE = 40
 OPEN = 200
 
 
@@ -29,20 +24,12 @@ class Crowd:
         self._server = server
         self._places = asyncio.Semaphore(AT_ONCE)
         self._open: deque[ClientConnection] = deque()
-        claims = {"sub": "ann", "exp": int(time.time()) + 300}
-        self._headers = {"Authorization": f"Bearer {jwt.encode(claims, KEY)}"}
         self.pages = 0
 
     async def come(self, number: int) -> str:
         """Connect, be answered, and stay."""
         async with self._places:
-            client = await connect(
-                f"ws://127.0.0.1:{self._server.port}/ws/token",
-                additional_headers=self._headers,
-                compression=None,
-                open_timeout=60,
-                proxy=None,
-            )
+            client = await enter(self._server, number)
             await client.send(str(number))
             answer = await client.recv()
             self._open.append(client)
