@@ -128,16 +128,26 @@ def test_greenlets_run_while_one_waits(patched: bool) -> None:  # noqa: FBT001
     gevent.sleep(0)
     receipt = Receipt()
     native.start_thread(lambda: (real_sleep(0.3), receipt.resolve(5)), "t")
-    assert receipt.result(10) == 5
-    assert len(turns) > 3
-    try:
-        Receipt().result(0.05)
-    except TimeoutError:
-        pass
-    else:
-        raise AssertionError
+    def view():
+        assert receipt.result(10) == 5
+        assert len(turns) > 3
+        try:
+            Receipt().result(0.05)
+        except TimeoutError:
+            return True
+    assert gevent.spawn(view).get()
     """
     run(code, patched=patched)
+
+
+def test_a_hub_makes_no_greenlet_of_a_thread_that_is_none() -> None:
+    code = """
+    from ws_middleware import native
+    gevent.get_hub()
+    assert not native.can_yield()
+    assert gevent.spawn(native.can_yield).get()
+    """
+    run(code, patched=False)
 
 
 def test_one_waits_though_nothing_else_could_wake_its_hub() -> None:

@@ -115,8 +115,12 @@ def _yielding_hub() -> Any:  # noqa: ANN401
     hub = _hub()
     if hub is None or is_ours():
         return None
-    # The hub itself (a signal handler may run in it) has nobody to yield to.
-    return None if sys.modules["gevent"].getcurrent() is hub else hub
+    gevent = sys.modules["gevent"]
+    current = gevent.getcurrent()
+    # A hub alone says little: whatever imports gevent may make one in a thread that is no greenlet.
+    # And the hub itself (a signal handler may run in it) has nobody to yield to.
+    is_greenlet = is_green() or isinstance(current, gevent.Greenlet)
+    return hub if is_greenlet and current is not hub else None
 
 
 class Event:

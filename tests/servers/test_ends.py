@@ -31,7 +31,7 @@ def test_a_process_ends_in_time_whatever_its_handlers_do(name: str, tmp_path: Pa
 
     async def work(server: Running) -> list[int]:
         paths = ("/ws/wait", "/ws/sleep", "/ws/token")
-        ]
+        clients = [await enter(server, path=path) for path in paths]
         for client, answer in zip(clients, ("waiting", "asleep"), strict=False):
             assert await client.recv() == answer
         server.process.send_signal(number)
