@@ -98,7 +98,7 @@ def test_url_for_knows_a_route_that_flask_has_no_say_in() -> None:
     sockets.route("/ws/{room:int}", name="token", auth=auth)
     with app.test_request_context():
         assert url_for("ws:token", room=7) == "ws://localhost/ws/7"
-    assert app.test_client().get("/ws/7").status_code == 404
+    assert app.test_client().get("/ws/7").status_code == 426
 
 
 # --- converters ----------------------------------------------------------------------------------
@@ -301,8 +301,8 @@ def test_a_mounted_app_serves_paths_within_itself() -> None:
 def test_gunicorns_script_name_is_no_part_of_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def is_up(port: int) -> bool:
-        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/shop/", timeout=5) as answer:
+    def is_up(origin: str, _: object) -> bool:
+        with suppress(OSError), urlopen(f"{origin}/shop/", timeout=5) as answer:
             return bool(answer.status == 200)
         return False
 

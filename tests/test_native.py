@@ -295,16 +295,20 @@ def test_a_log_line_of_our_thread_waits_for_no_lock() -> None:
 def test_calls_in_the_executor_run_in_the_host() -> None:
     run("""
     import asyncio, threading
-    from concurrent.futures import Future
+    from concurrent.futures import ThreadPoolExecutor
     from ws_middleware import native
     from ws_middleware.net.loops import new_loop
     from ws_middleware.receipt import Receipt
     main, host, outcome = native.get_ident(), native.Host.here(), Receipt()
+    one = ThreadPoolExecutor(1)  # as asgiref's, whose calls share connections
     class Fault(Exception): pass
     def fail(error):
         raise error
     async def ask():
         assert await asyncio.to_thread(native.get_ident) == main
+        run = asyncio.get_running_loop().run_in_executor
+        assert {await run(one, native.get_ident), await run(one, native.get_ident)} == {main}
+        assert await run(one, threading.get_ident) == await run(one, threading.get_ident)
         for error, seen in [(Fault(), Fault), (SystemExit(), RuntimeError)]:
             try:
                 await asyncio.to_thread(fail, error)

@@ -321,11 +321,13 @@ class DjangoHost:
 
 def _close_old(kept: Collection[BaseDatabaseWrapper]) -> None:
     """Close old connections: this thread's, or those of the thread that a coroutine's ORM uses."""
-    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, does not raise
+    loop = asyncio._get_running_loop()  # noqa: SLF001 - documented, does not raise
+    if loop is not None:
         # Django's a... methods run in one thread of asgiref's, in the order in which they are
         # asked for: so this is done before the handler's next one, and waits for nothing.
         with contextlib.suppress(RuntimeError):  # the interpreter ends, and its connections too
-            SyncToAsync.single_thread_executor.submit(close_old_connections)
+            done = loop.run_in_executor(SyncToAsync.single_thread_executor, close_old_connections)
+            done.add_done_callback(lambda it: it.cancelled() or it.exception())
         return
     for connection in connections.all(initialized_only=True):
         if connection not in kept:

@@ -1,9 +1,9 @@
 """The loop of the sidecar: uvloop's if it is installed, else asyncio's.
 
 Where gevent has made threads greenlets it differs in two ways. It waits in the system's own
-selector, for gevent's would switch to a hub. And what it runs in the default executor
-(`asyncio.to_thread`, look-ups of names) runs in the host's greenlets, as all blocking code of the
-app: asyncio's executor would start patched threads, greenlets of a hub that never runs.
+selector, for gevent's would switch to a hub. And what it runs in executors (`asyncio.to_thread`,
+look-ups of names, asgiref's `sync_to_async`) runs in the host's greenlets, as all blocking code of
+the app: started from here, patched threads would be greenlets of a hub that never runs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _new_uvloop(*mixin: type) -> asyncio.AbstractEventLoop | None:
 
 
 class _HostsCalls(asyncio.AbstractEventLoop):
-    """Laid over a loop: its default executor is the host's greenlets."""
+    """Laid over a loop: its executors run in the host's greenlets."""
 
     host: Host
 
@@ -54,14 +54,14 @@ class _HostsCalls(asyncio.AbstractEventLoop):
         func: Callable[..., Any],
         *args: object,
     ) -> asyncio.Future[Any]:
-        """Call `func` in a greenlet, or in `executor` if there is one."""
-        if executor is not None:
-            return super().run_in_executor(executor, func, *args)
+        """Call `func` in a greenlet, or where `executor` has it called."""
         outcome = self.create_future()
 
         def call() -> None:
             try:
-                result, error = func(*args), None
+                # Submitted from here, an executor's threads are greenlets of a hub that runs.
+                told = None if executor is None else executor.submit(func, *args)
+                result, error = (func(*args) if told is None else told.result()), None
             except BaseException as raised:  # raised again by whoever waits
                 result, error = None, raised
             with contextlib.suppress(RuntimeError):  # the loop has ended
