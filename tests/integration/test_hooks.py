@@ -71,11 +71,10 @@ def test_a_view_is_asked_first_but_no_handler_runs_for_another_origin(
 # --- who may come in -----------------------------------------------------------------------------
 
 
-def test_login_required_in_front_of_a_view_redirects(server: Server) -> None:
-    with server.peer() as peer:
-        answer = peer.upgrade("/ws/view", host=server.host, origin=server.origin).decode()
-    assert "302" in answer.splitlines()[0]
-    assert "Location: /login?next=" in answer
+def test_login_required_in_front_of_a_view_is_a_401(server: Server) -> None:
+    refused = Visitor(server).refused("/ws/view")
+    assert refused.status == 401
+    assert "location" not in refused.headers
 
 
 @pytest.mark.parametrize("path", ["/ws/talk", "/ws/events"])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytest.importorskip("sentry_sdk")
 
 PATHS = ["/ws/events", "/ws/talk", "/ws/blocking", "/ws/view"]
-TRANSACTIONS = {path: f"websockets_{path}" for path in PATHS} | {"/ws/view": "view"}
+TRANSACTIONS = {path: f"ws:{path}" for path in PATHS} | {"/ws/view": "view"}
 ANN, BOB = {"X-User": "ann"}, {"X-User": "bob"}
 
 

@@ -52,8 +52,11 @@ COMMANDS = {
     "uwsgi-threads": [*UWSGI, "--threads", "4", "--http-socket", "127.0.0.1:{port}"],
 }
 
+#: Those that the whole suite runs on; tests of something special add commands of their own.
+SUITE = tuple(COMMANDS)
+
 #: Servers that write a line for each request.
-WITH_ACCESS_LOG = frozenset(COMMANDS) - {"waitress", "cheroot"}
+WITH_ACCESS_LOG = frozenset(SUITE) - {"waitress", "cheroot"}
 
 #: What no server and nothing of ours writes while all is well, in any server's own style.
 COMPLAINT = re.compile(r"Traceback|\b(WARNING|ERROR|CRITICAL)\b|\w*Warning:")
@@ -191,7 +194,7 @@ def is_up(origin: str, tls: ssl.SSLContext | None = None) -> bool:
     return False
 
 
-@pytest.fixture(scope="module", params=list(COMMANDS))
+@pytest.fixture(scope="module", params=SUITE)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:

@@ -135,6 +135,7 @@ def test_the_apps_own_hook_decides(server: Running) -> None:
         pytest.param({"Upgrade": None}, 426, id="upgrade-dropped-by-a-proxy"),
     ],
 )
+@pytest.mark.warns("refused /ws/token: upgrade_required. there is no Upgrade header")
 def test_a_bad_upgrade_is_told(
     server: Running, changes: dict[str, str | None], status: int
 ) -> None:

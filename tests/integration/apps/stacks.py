@@ -156,7 +156,7 @@ def health() -> str:
 
 @flask_app.get("/url")
 def url() -> str:
-    return url_for("websockets./ws/flask".replace(".", "_"))
+    return url_for("ws:/ws/flask")
 
 
 @flask_app.get("/page")
