@@ -15,14 +15,14 @@ from ws_middleware import native
 ROOT = Path(__file__).parents[1]
 
 
-def run(code: str, *, patched: bool = True) -> None:
+def run(code: str, *, patched: bool = True, before: str = "") -> None:
     """Run a script that asserts, with gevent's patches or with gevent alone."""
     pytest.importorskip("gevent")
     head = "import gevent\n"
     if patched:
         head = "from gevent import monkey; monkey.patch_all()\n" + head
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", head + dedent(code)],
+        [sys.executable, "-W", "error", "-c", f"{before}\n{head}{dedent(code)}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -331,3 +331,54 @@ def test_calls_in_the_executor_run_in_the_host() -> None:
     assert outcome.result(20) == "done"
     gevent.sleep(0.3)  # the call that nobody waits for ends on a loop that is closed
     """)
+
+
+@pytest.mark.parametrize("order", ["uvloop first", "gevent first"])
+def test_a_connection_of_uvloop_is_closed_once(order: str) -> None:
+    pytest.importorskip("uvloop")
+    run(
+        """
+        import asyncio
+        from ws_middleware.native import Host, Socket, socketpair, start_thread
+        from ws_middleware.net.loops import new_loop
+        from ws_middleware.receipt import Receipt
+
+        closed = []
+
+        class Watched(Socket):
+            def _real_close(self):
+                closed.append(self.fileno())
+                Socket._real_close(self)
+
+        async def serve(sock):
+            loop = asyncio.get_running_loop()
+            reader = asyncio.StreamReader()
+            protocol = asyncio.StreamReaderProtocol(reader)
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock)
+            transport.write(b"x")
+            transport.close()
+            assert await reader.read() == b""
+
+        def work():
+            loop = new_loop(host)
+            try:
+                loop.run_until_complete(serve(ours))
+                done.resolve(None)
+            except BaseException as error:
+                done.fail(error)
+            finally:
+                loop.close()
+
+        host, done = Host.here(), Receipt()
+        one, other = socketpair()
+        ours = Watched(fileno=one.detach())
+        ours.setblocking(False)
+        start_thread(work, "loop")
+        done.result(10)
+        assert ours.fileno() == -1
+        assert closed == [], closed
+        assert other.recv(10) + other.recv(10) == b"x"
+        other.close()
+        """,
+        before="import uvloop" if order == "uvloop first" else "",
+    )

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ws_middleware.native import original
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from concurrent.futures import Executor
 
@@ -27,7 +28,9 @@ def new_loop(host: Host | None) -> asyncio.AbstractEventLoop:
     """Return a loop for the calling thread; `host` runs the app's blocking code, if given."""
     if host is None:
         return _new_uvloop() or asyncio.new_event_loop()
-    loop = _new_uvloop(_HostsCalls) or _NativeLoop(original("selectors", "DefaultSelector")())
+    loop = _new_uvloop(_HandsOver, _HostsCalls) or _NativeLoop(
+        original("selectors", "DefaultSelector")()
+    )
     assert isinstance(loop, _HostsCalls)
     loop.host = host
     return loop
@@ -69,6 +72,35 @@ class _HostsCalls(asyncio.AbstractEventLoop):
 
         self.host.spawn(call)
         return outcome
+
+
+class _Handed:
+    """A connection for uvloop, which closes the descriptor itself, and then its socket.
+
+    Of a socket that it knows it takes the descriptor away instead, but by `socket.socket` it knows
+    gevent's. So the number would be closed twice, and by then it may be another thread's.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the socket's
+        return getattr(self._sock, name)
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        self._sock.detach()
+
+
+class _HandsOver(asyncio.AbstractEventLoop):
+    """Laid over uvloop's: a connection is closed once."""
+
+    async def connect_accepted_socket(  # type: ignore[override]  # as far as we use it
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket
+    ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
+        """Serve `sock`, which is closed by its transport."""
+        handed = cast("socket.socket", _Handed(sock))
+        return await super().connect_accepted_socket(protocol_factory, handed)
 
 
 class _NativeLoop(_HostsCalls, asyncio.SelectorEventLoop):
