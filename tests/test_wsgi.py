@@ -1015,6 +1015,49 @@ def test_an_exception_after_the_accept_frees_the_places(
     assert counts(sockets) == (0, 0, 0)
 
 
+def test_a_body_that_fails_to_close_frees_the_places(make: Callable[..., WebSockets]) -> None:
+    sockets = make()
+
+    class Body(list[bytes]):
+        def close(self) -> None:
+            raise LookupError
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return Body(accepting(sockets)(environ, start_response))
+
+    with pytest.raises(LookupError):
+        sockets.wsgi(app)(upgrade("/view"), Answered())
+    assert counts(sockets) == (0, 0, 0)
+
+
+def test_an_accept_that_is_taken_back_is_none(make: Callable[..., WebSockets]) -> None:
+    sockets, answered = make(), Answered()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        accepting(sockets)(environ, start_response)
+        try:
+            json.loads("")
+        except ValueError:
+            start_response("500 Internal Server Error", [], sys.exc_info())  # PEP 3333
+        return [b"sorry"]
+
+    assert sockets.wsgi(app)(upgrade("/view"), answered) == [b"sorry"]
+    assert answered.calls == [("500 Internal Server Error", [])]
+    assert counts(sockets) == (0, 0, 0)
+
+
+def test_a_second_accept_takes_the_place_of_the_first(make: Callable[..., WebSockets]) -> None:
+    sockets, answered = make(), Answered()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        accepting(sockets)(environ, start_response)
+        return accepting(sockets, None)(environ, start_response)
+
+    b"".join(sockets.wsgi(app)(upgrade("/view"), answered))
+    assert answered.status == "401 Unauthorized"
+    assert counts(sockets) == (0, 0, 0)
+
+
 def broken_after(sockets: WebSockets) -> WSGIApplication:
     """An app whose view accepts, and where something after it says 500, with a generator."""
 

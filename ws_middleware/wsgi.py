@@ -194,6 +194,7 @@ class Offer:
         """
         if not self.is_open:
             return _LATE
+        self.give_up()  # a second answer takes the place of the first
         candidate = self.engine.gate.check_view(self.request, endpoint, needs_origin=needs_origin)
         if isinstance(candidate, Refusal):
             return candidate
@@ -272,9 +273,9 @@ class Answer:
             if not isinstance(error, (CannotTake, OSError)):
                 raise
             return _refuse(self.engine, self.request, self._explain(error), start_response)
+        self.sidecar.adopt(taken, self.request, outcome)
         if isinstance(outcome, Refusal):
             self.engine.refusals.add(self.request, outcome, self.engine.clock.now())
-        self.sidecar.adopt(taken, self.request, outcome)
         # No hop-by-hop header: PEP 3333 forbids them, and some servers assert it. The client gets
         # the real 101 from the sidecar; this one goes to the sink and to the server's access log.
         start_response("101 Switching Protocols", [])
