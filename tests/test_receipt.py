@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ws_middleware import receipt as receipt_module
 from ws_middleware.receipt import Receipt, when_all
 
 if TYPE_CHECKING:
@@ -180,6 +181,37 @@ def test_result_gives_up_after_its_timeout(timeout: float) -> None:
     assert str(caught.value) == f"no outcome after {timeout} s"
     receipt.resolve(5)
     assert receipt.result(timeout=timeout) == 5
+
+
+def test_a_wait_that_is_given_up_leaves_nothing() -> None:
+    receipt: Receipt[int] = Receipt()
+
+    async def wait() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(receipt, 0.001)
+
+    seen: list[int] = []
+    receipt.add_done_callback(lambda: seen.append(1))  # somebody else's, which stays
+    for _ in range(10):
+        with pytest.raises(TimeoutError):
+            receipt.result(timeout=0)
+        asyncio.run(wait())
+    assert len(receipt._callbacks or ()) == 1
+    receipt.resolve(5)
+    assert seen == [1]
+
+
+def test_a_finalizer_may_settle_one_while_another_is_settled() -> None:
+    other: Receipt[int] = Receipt()
+
+    class Value:
+        def __del__(self) -> None:
+            other.resolve(5)
+
+    value = [Value()]
+    with receipt_module._lock:
+        value.clear()  # as the collector may, anywhere
+    assert other.result(timeout=0) == 5
 
 
 def test_result_would_block_a_running_loop() -> None:

@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 __all__ = [
     "Event",
     "Host",
     "Lock",
+    "RLock",
     "Socket",
     "can_yield",
     "get_ident",
@@ -48,6 +50,7 @@ def original(module: str, name: str) -> Any:  # noqa: ANN401 - whatever the modu
 
 
 Lock: Final[Callable[[], threading.Lock]] = original("_thread", "allocate_lock")
+RLock: Final[Callable[[], AbstractContextManager[bool]]] = original("_thread", "RLock")
 get_ident: Final[Callable[[], int]] = original("_thread", "get_ident")
 Socket: Final[type[socket.socket]] = original("socket", "socket")
 _start_new_thread: Final = original("_thread", "start_new_thread")

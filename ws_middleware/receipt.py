@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from .native import Event, Lock, can_yield
+from .native import Event, RLock, can_yield
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -29,8 +30,9 @@ class _Waiting(threading.local):
 
 waiting: Final = _Waiting()
 
-#: Guards every change of a receipt; held for a few instructions, so one for all is enough.
-_lock = Lock()
+#: Guards every change of a receipt; held for a few instructions, so one for all is enough. A signal
+#: handler or a finalizer may come in between, in the same thread, and settle or forget another.
+_lock = RLock()
 
 
 class Receipt(Generic[T]):
@@ -110,8 +112,13 @@ class Receipt(Generic[T]):
                 msg = "result() would block this thread's event loop; await the receipt instead"
                 raise RuntimeError(msg)
             event = Event()
-            self.add_done_callback(event.set)
-            if not waiting.wait(event, timeout):
+            wake = event.set
+            self.add_done_callback(wake)
+            try:
+                is_known = waiting.wait(event, timeout)
+            finally:
+                self._forget(wake)
+            if not is_known:
                 msg = f"no outcome after {timeout} s"
                 raise TimeoutError(msg)
         return self._outcome()
@@ -120,9 +127,19 @@ class Receipt(Generic[T]):
         if not self._done:
             loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()
-            self.add_done_callback(lambda: _wake(loop, waiter))
-            yield from waiter
+            wake = partial(_wake, loop, waiter)
+            self.add_done_callback(wake)
+            try:
+                yield from waiter
+            finally:
+                self._forget(wake)
         return self._outcome()
+
+    def _forget(self, callback: Callable[[], object]) -> None:
+        """Drop what whoever waited has left: one may wait a thousand times for what never comes."""
+        with _lock:
+            if self._callbacks is not None:
+                self._callbacks.remove(callback)
 
     def _outcome(self) -> T:
         if self._error is not None:
@@ -171,7 +188,7 @@ def _resolve(waiter: asyncio.Future[None]) -> None:
 def _reset() -> None:
     """A child inherits the lock in whatever state another thread had it."""
     global _lock  # noqa: PLW0603 - one lock for all is the point of it
-    _lock = Lock()
+    _lock = RLock()
 
 
 if hasattr(os, "register_at_fork"):
