@@ -29,6 +29,7 @@ from ws_middleware import (
     WebSockets,
 )
 from ws_middleware.net import serving
+from ws_middleware.net.threads import ThreadGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -348,6 +349,38 @@ def test_a_conversation_that_returns_closes_with_1000(serve: Serve, sockets: Web
     with connect(serve(sockets)) as client:
         assert client.recv(5) == "only this"
         assert end_of(client) == (1000, "")
+
+
+def no_thread(*args: object) -> None:
+    msg = "can't start new thread"
+    raise RuntimeError(msg)
+
+
+@pytest.mark.parametrize("path", ["/talk", "/events"])
+def test_without_a_thread_for_it_a_socket_is_closed_and_its_place_is_free(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    sockets = WebSockets(auth=Anonymous(), sync_threads=1, sync_conversations=1)
+
+    @sockets.route("/talk")
+    def talk(ws: BlockingWebSocket) -> None:
+        ws.send(ws.receive())
+
+    events = sockets.route("/events")
+    events.on_message(lambda ws, message: ws.send(message))
+    served = serve(sockets)
+    start = ThreadGroup._start
+    monkeypatch.setattr(ThreadGroup, "_start", no_thread)
+    for _ in range(3):
+        with connect(served, path) as client:
+            with contextlib.suppress(websockets.ConnectionClosed):
+                client.send("x")
+            assert end_of(client) == (1011, "internal_error")
+    assert "can't start new thread" in caplog.text
+    monkeypatch.setattr(ThreadGroup, "_start", start)
+    with connect(served, path) as client:
+        client.send("x")
+        assert client.recv(5) == "x"
 
 
 def test_a_conversation_that_raises_is_1011_and_one_line_with_a_traceback(

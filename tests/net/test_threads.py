@@ -107,6 +107,44 @@ def test_a_job_that_fails_is_logged_and_its_thread_goes_on(
     assert group.threads == 1
 
 
+def no_thread(*args: object) -> None:
+    msg = "can't start new thread"
+    raise RuntimeError(msg)
+
+
+def test_a_thread_that_is_not_to_be_had_takes_no_place(
+    group: ThreadGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: queue.Queue[int] = queue.Queue()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        for _ in range(5):
+            with pytest.raises(RuntimeError, match="can't start"):
+                group.submit(lambda: ran.put(0))
+        assert group.threads == 0
+    assert group.submit(lambda: ran.put(1))
+    assert ran.get(timeout=5) == 1  # what could not be done then is not done now
+
+
+def test_what_gets_no_thread_waits_for_one_that_is_there(
+    group: ThreadGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go, ran = threading.Event(), threading.Event(), threading.Event()
+
+    def job() -> None:
+        begun.set()
+        go.wait(5)
+
+    group.submit(job)
+    assert begun.wait(5)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        assert group.submit(ran.set)
+    assert group.threads == 1
+    go.set()
+    assert ran.wait(5)
+
+
 def test_places_are_reserved_and_given_back(group: ThreadGroup) -> None:
     assert [group.reserve() for _ in range(4)] == [True, True, True, False]
     assert group.reserved == 3

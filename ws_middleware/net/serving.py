@@ -133,7 +133,12 @@ class BlockingServer(Server):
         self._threads = threads
 
     def start(self) -> None:
-        self._threads.submit(self._converse)
+        try:
+            self._threads.submit(self._converse)
+        except RuntimeError as error:
+            self._threads.release()
+            assert self.route.handler is not None
+            self._failed(error, self.route.handler)
 
     def _converse(self) -> None:
         handler = self.route.handler
@@ -196,8 +201,15 @@ class EventServer(Server):
         if is_async(handler):
             self._task = self._runtime.spawn(self._run_async(handler, pending))
             self._bound_task()
-        elif not self._threads.submit(lambda: self._run_in_thread(handler, pending)):
+        elif not self._submit(handler, pending):
             self._done()
+
+    def _submit(self, handler: Handler, calls: Iterable[tuple[Any, ...]]) -> bool:
+        try:
+            return self._threads.submit(lambda: self._run_in_thread(handler, calls))
+        except RuntimeError as error:
+            self._failed(error, handler)
+            return False
 
     def _until_closed(self, event: str, calls: list[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
         """Yield the calls, but none after the handler itself has closed the socket."""

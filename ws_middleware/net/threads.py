@@ -57,7 +57,11 @@ class ThreadGroup:
         return self._reserved
 
     def submit(self, job: Callable[[], None]) -> bool:
-        """Run `job` in a thread, now or after others. False after `close`."""
+        """Run `job` in a thread, now or after others. False after `close`.
+
+        Raises:
+            RuntimeError: there is no thread, and the system gives none.
+        """
         with self._condition:
             if self._closed:
                 return False
@@ -66,9 +70,18 @@ class ThreadGroup:
             if self._idle >= len(self._jobs):
                 self._condition.notify()
             elif self._threads < self.size:
-                self._threads += 1
-                self._start()
+                self._start_one()
         return True
+
+    def _start_one(self) -> None:
+        try:
+            self._start()
+        except RuntimeError:
+            if not self._threads:  # else one of them takes the job when it has done its own
+                self._jobs.pop()
+                raise
+        else:
+            self._threads += 1
 
     def _start(self) -> None:
         if self._host is not None:
