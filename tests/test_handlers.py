@@ -383,6 +383,39 @@ def test_without_a_thread_for_it_a_socket_is_closed_and_its_place_is_free(
         assert client.recv(5) == "x"
 
 
+class Broken(logging.Filter):
+    """Asks for the current request, as filters of apps do, where there is none."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise LookupError(record.getMessage())
+
+
+def test_a_filter_of_the_log_that_raises_costs_no_socket(
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sockets = WebSockets(auth=Anonymous(), sync_conversations=1)
+
+    @sockets.route("/")
+    def talk(ws: BlockingWebSocket) -> None:
+        if (message := ws.receive()) == "fail":
+            raise ValueError
+        ws.send(message)
+
+    served = serve(sockets)
+    caplog.set_level(logging.INFO, "ws_middleware")
+    monkeypatch.setattr(caplog.handler, "filters", [Broken()])
+    for message, code in [("x", 1000), ("fail", 1011)] * 2:
+        with connect(served) as client:
+            client.send(message)
+            assert end_of(client)[0] == code
+    told = capfd.readouterr().err
+    for line in ("open id=", "close id=", "handler "):
+        assert told.count(f"LookupError: {line}") >= 2
+
+
 def test_a_conversation_that_raises_is_1011_and_one_line_with_a_traceback(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +17,7 @@ from ws_middleware.gate.verdict import AuthenticatorError, not_allowed, read_ver
 from ws_middleware.receipt import Receipt
 from ws_middleware.types import Granted, Principal, Refusal
 
-from .logs import safe
+from .logs import Logger, safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Asker"]
 
-_log: Final = logging.getLogger("ws_middleware.engine")
+_log: Final = Logger("ws_middleware.engine")
 
 _Question = tuple["Callable[..., Any]", tuple[object, ...]]
 

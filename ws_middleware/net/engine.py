@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import random
 import secrets
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from ws_middleware.websocket import WebSocket
 
 from .asking import Asker
 from .clock import SYSTEM
-from .logs import RefusalLog, log_close, log_open, safe
+from .logs import Logger, RefusalLog, log_close, log_open, safe
 from .serving import make_server
 from .threads import ThreadGroup
 
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Admission", "Engine"]
 
-_log: Final = logging.getLogger("ws_middleware.engine")
+_log: Final = Logger("ws_middleware.engine")
 
 #: A share of the places for `def` conversations that is worth a warning.
 _NEARLY_FULL: Final = 0.8

@@ -6,7 +6,8 @@ Text that a peer chose is escaped and cut, so that it can neither forge a line n
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+import traceback
+from typing import TYPE_CHECKING, Any, Final
 
 from ws_middleware.native import Lock, is_ours
 
@@ -16,10 +17,29 @@ if TYPE_CHECKING:
     from ws_middleware.types import Refusal, UpgradeRequest
     from ws_middleware.websocket import WebSocket
 
-__all__ = ["RefusalLog", "log_close", "log_open", "relay", "safe"]
+__all__ = ["Logger", "RefusalLog", "log_close", "log_open", "relay", "safe"]
 
-_log: Final = logging.getLogger("ws_middleware.socket")
-_gate_log: Final = logging.getLogger("ws_middleware.gate")
+
+class Logger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose filters and handlers, which are the app's, may raise and cost no socket.
+
+    One that asks for the current request is in many apps, and in our threads there is none.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.getLogger(name))
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # noqa: ANN401
+        """Log; what is raised goes where `logging` tells of lines that could not be written."""
+        try:
+            self.logger.log(level, msg, *args, stacklevel=2, **kwargs)
+        except Exception:
+            if logging.raiseExceptions:
+                traceback.print_exc()
+
+
+_log: Final = Logger("ws_middleware.socket")
+_gate_log: Final = Logger("ws_middleware.gate")
 
 _CUT: Final = 200
 
@@ -100,8 +120,10 @@ def relay(host: Host) -> None:
     """From now on, write what our own threads log in the greenlets of `host`."""
     _relay.host = host
     for name in list(logging.Logger.manager.loggerDict):
-        if name.startswith("ws_middleware."):
-            logging.getLogger(name).addFilter(_relay)
+        if name == "asyncio" or name.startswith("ws_middleware."):
+            filters = logging.getLogger(name).filters
+            if _relay not in filters:  # the first: what the app filters is filtered there, once
+                filters.insert(0, _relay)
 
 
 #: Codes that, where we know a remedy, more often mean a missing setting than an attack: the first

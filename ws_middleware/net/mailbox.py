@@ -6,10 +6,11 @@ message of a batch wakes the loop, which then takes all that are there.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
+
+from .logs import Logger
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mailbox"]
 
-_log = logging.getLogger("ws_middleware.runtime")
+_log: Final = Logger("ws_middleware.runtime")
 
 #: Actions that one turn of the loop runs; then sockets and timers have theirs.
 _TURN: Final = 1000

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from ws_middleware.blocking import BlockingWebSocket
@@ -17,7 +16,7 @@ from ws_middleware.callables import is_async, name_of
 from ws_middleware.errors import BadMessage, ConnectionClosed
 from ws_middleware.route import Handler, Route, Shape
 
-from .logs import safe
+from .logs import Logger, safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "make_server"]
 
-_log: Final = logging.getLogger("ws_middleware.handler")
+_log: Final = Logger("ws_middleware.handler")
 
 #: Seconds that a handler may outlive its peer.
 _GRACE: Final = 5.0

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import logging
 import os
 import weakref
 from functools import partial
@@ -24,7 +23,7 @@ from ws_middleware.types import Refusal
 from .engine import Admission
 from .link import SocketLink
 from .listener import Listener
-from .logs import relay
+from .logs import Logger, relay
 from .loops import new_loop
 from .runtime import Runtime
 from .takeover import find_socket, take
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sidecar"]
 
-_log: Final = logging.getLogger("ws_middleware.sidecar")
+_log: Final = Logger("ws_middleware.sidecar")
 
 #: Seconds that the interpreter's exit may take for goodbyes.
 _AT_EXIT: Final = 3.0

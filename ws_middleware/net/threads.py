@@ -13,7 +13,6 @@ connections, locks and queues of the app work there and nowhere else.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from contextvars import Context
@@ -21,12 +20,14 @@ from typing import TYPE_CHECKING, Final
 
 from ws_middleware.native import Host, Lock
 
+from .logs import Logger
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["ThreadGroup"]
 
-_log = logging.getLogger("ws_middleware.threads")
+_log: Final = Logger("ws_middleware.threads")
 
 #: An idle thread ends after this many seconds, so that a burst is not kept for ever.
 _IDLE: Final = 30.0

@@ -6,14 +6,13 @@ So a thread asks the loop for a sign, and if none comes looks at the loop thread
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Final
 
 from ws_middleware.native import Event, start_thread
 
-from .logs import safe
+from .logs import Logger, safe
 from .serving import Server
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Watchdog"]
 
-_log: Final = logging.getLogger("ws_middleware.watchdog")
+_log: Final = Logger("ws_middleware.watchdog")
 
 #: Seconds without a turn that are worth a line.
 PATIENCE: Final = 0.25
