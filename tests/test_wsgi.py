@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import re
 import socket
@@ -17,11 +18,13 @@ from websockets import Origin
 from websockets.sync.client import connect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+from tests.clients.python import until
 from tests.gate.upgrades import KEY
 from ws_middleware import Anonymous, JWTAuth, Limits, Principal, WebSocket, WebSockets
 from ws_middleware.environ import request_from_environ
 from ws_middleware.errors import Refused
 from ws_middleware.net import sidecar, takeover
+from ws_middleware.net.engine import Engine
 from ws_middleware.wsgi import OFFER, Offer
 
 if TYPE_CHECKING:
@@ -711,6 +714,46 @@ def test_a_reader_that_fails_leaves_the_places_free(make: Callable[..., WebSocke
     finally:
         server.close()
         client.close()
+
+
+def test_without_a_loop_the_answer_is_plain_http(
+    make: Callable[..., WebSockets], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> Any:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(sidecar, "new_loop", full)
+    server, client = socket.socketpair()
+    sockets, answered = make(lambda request: "ann"), Answered()
+    with server, client, server.makefile("rb") as stream:
+        environ = upgrade() | {"werkzeug.socket": server, "wsgi.input": stream}
+        body = b"".join(sockets.wsgi(App())(environ, answered))
+        assert (answered.status, json.loads(body)["code"]) == (
+            "503 Service Unavailable",
+            "server_full",
+        )
+        server.sendall(b"still the server's")
+        assert client.recv(100) == b"still the server's"
+    assert counts(sockets) == (0, 0, 0)
+
+
+def test_a_connection_that_cannot_be_served_ends_and_its_places_are_free(
+    make: Callable[..., WebSockets], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> Any:
+        raise LookupError
+
+    monkeypatch.setattr(Engine, "resume_session", fail)
+    sockets = make(lambda request: "ann")
+    server, client = socket.socketpair()
+    client.settimeout(10)
+    with server, client, server.makefile("rb") as stream:
+        environ = upgrade() | {"werkzeug.socket": server, "wsgi.input": stream}
+        sockets.wsgi(App())(environ, Answered())
+        assert client.recv(100) == b""
+        until(lambda: counts(sockets) == (0, 0, 0))
+        with pytest.raises(BrokenPipeError):  # nobody drains it
+            server.sendall(b"x")
 
 
 # --- a yes ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ The names are bound at import, before gevent patches or from what it has put asi
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 import threading
@@ -69,6 +70,9 @@ def start_thread(target: Callable[[], None], name: str) -> None:
     """Run `target`, which raises nothing, in a real thread that nobody joins.
 
     It is for our own code: such a thread waits as a thread, even if it comes to have a hub.
+
+    Raises:
+        OSError: the system gives none, or the interpreter ends.
     """
 
     def run() -> None:
@@ -78,10 +82,13 @@ def start_thread(target: Callable[[], None], name: str) -> None:
         finally:
             _drop_hub()
 
-    if is_green():
-        _start_new_thread(run, ())
-    else:  # one that debuggers and logs know by its name
-        threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        if is_green():
+            _start_new_thread(run, ())
+        else:  # one that debuggers and logs know by its name
+            threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from None
 
 
 def is_green() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,21 +22,35 @@ def full(*args: object) -> Any:
     raise OSError(errno.EMFILE, "too many open files")
 
 
-def no_thread(*args: object) -> Any:
-    msg = "can't start new thread"
-    raise RuntimeError(msg)
+def no_thread_but(name: str) -> Callable[[threading.Thread], None]:
+    """Start threads as a system does that has one left for this one, and no more."""
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name != name:
+            msg = "can't start new thread"
+            raise RuntimeError(msg)
+        real(thread)
+
+    real = threading.Thread.start
+    return start
 
 
 @pytest.mark.parametrize(
-    ("name", "fault", "text"),
-    [("new_loop", full, "too many open files"), ("start_thread", no_thread, "new thread")],
+    ("where", "name", "fault", "text"),
+    [
+        pytest.param(sidecar_module, "new_loop", full, "too many open files", id="loop"),
+        pytest.param(threading.Thread, "start", no_thread_but(""), "new thread", id="thread"),
+        pytest.param(
+            threading.Thread, "start", no_thread_but("ws-sidecar"), "new thread", id="watchdog"
+        ),
+    ],
 )
 def test_a_start_that_fails_is_told_and_tried_again(
-    monkeypatch: pytest.MonkeyPatch, name: str, fault: Callable[..., Any], text: str
+    monkeypatch: pytest.MonkeyPatch, where: Any, name: str, fault: Callable[..., Any], text: str
 ) -> None:
     sockets = WebSockets(auth=Anonymous())
     with monkeypatch.context() as patch:
-        patch.setattr(sidecar_module, name, fault)
+        patch.setattr(where, name, fault)
         for _ in range(2):
             with pytest.raises(OSError, match=text):
                 sockets.listen(port=0)

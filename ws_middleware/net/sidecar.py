@@ -98,25 +98,19 @@ class Sidecar:
         with self._lock:
             if self._started is None:
                 started: Receipt[Runtime] = Receipt()
-                try:
-                    start_thread(partial(self._work, started, host), "ws-sidecar")
-                except RuntimeError as error:
-                    raise OSError(*error.args) from None
+                start_thread(partial(self._work, started, host), "ws-sidecar")
                 self._started = started
             return self._started
 
     def _work(self, started: Receipt[Runtime], host: Host | None) -> None:
         try:
-            loop = new_loop(host)
-        except OSError as error:  # later there may be descriptors again
+            runtime = self._make_runtime(host)
+        except OSError as error:  # later there may be descriptors or threads again
             with self._lock:
                 self._started = None
             started.fail(error)
             return
-        asyncio.set_event_loop(loop)
-        runtime = self._runtime = Runtime(loop, self._engine.clock)
-        self._watchdog = Watchdog(runtime)
-        self._watchdog.start()
+        loop = runtime.loop
         self._engine.hub.attach(runtime)
         loop.call_soon(started.resolve, runtime)
         try:
@@ -133,6 +127,19 @@ class Sidecar:
             self._engine.close()
             if self._closed is not None:
                 self._closed.resolve(None)
+
+    def _make_runtime(self, host: Host | None) -> Runtime:
+        loop = new_loop(host)
+        runtime = Runtime(loop, self._engine.clock)
+        watchdog = Watchdog(runtime)
+        try:
+            watchdog.start()
+        except OSError:
+            loop.close()
+            raise
+        asyncio.set_event_loop(loop)
+        self._runtime, self._watchdog = runtime, watchdog
+        return runtime
 
     async def _break_off(self, runtime: Runtime) -> None:
         for listener in self._listeners:
@@ -169,9 +176,11 @@ class Sidecar:
 
         Raises:
             CannotTake: the server or its kind of socket is none that we know how to take.
-            OSError: no descriptor is left.
+            OSError: no descriptor or no thread is left.
         """
-        return take(find_socket(environ, tls=self._engine.settings.tls_takeover))
+        found = find_socket(environ, tls=self._engine.settings.tls_takeover)
+        self.ensure()  # before, for an answer is still possible
+        return take(found)
 
     def adopt(self, taken: Taken, request: UpgradeRequest, outcome: Refusal | Admission) -> None:
         """Serve a connection that was taken from a host's server, or refuse it with a close frame.
@@ -203,18 +212,16 @@ class Sidecar:
     async def _adopt(
         self, runtime: Runtime, taken: Taken, request: UpgradeRequest, outcome: Refusal | Admission
     ) -> None:
-        runtime.drain(taken.sink)
-        link = self._make_link(runtime, request, taken.early, outcome)
         try:
+            link = self._make_link(runtime, request, taken.early, outcome)
             if isinstance(taken.connection, TLSConnection):
                 TLSTransport(runtime.loop, taken.connection, link).start()
             else:
                 await runtime.loop.connect_accepted_socket(lambda: link, taken.connection)
         except BaseException:
-            taken.connection.close()
-            if isinstance(outcome, Admission):
-                self._engine.abandon(outcome)
+            self._drop(taken, outcome)
             raise
+        runtime.drain(taken.sink)
 
     def _make_link(
         self, runtime: Runtime, request: UpgradeRequest, early: bytes, outcome: Refusal | Admission
@@ -264,7 +271,8 @@ class Sidecar:
 
         if not runtime.run(lambda: runtime.spawn(end())):
             self._closed.resolve(None)
-        start_thread(partial(self._give_up, runtime, self._closed, timeout), "ws-closer")
+        with contextlib.suppress(OSError):  # then only whoever waits has a timeout
+            start_thread(partial(self._give_up, runtime, self._closed, timeout), "ws-closer")
         return self._closed
 
     def _give_up(self, runtime: Runtime, closed: Receipt[None], timeout: float) -> None:
