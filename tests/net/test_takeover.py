@@ -100,14 +100,30 @@ def test_a_version_that_keeps_it_elsewhere(pair: Pair) -> None:
     )
 
 
+class Channel:
+    """What waitress has for a connection, as far as we look at it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.requests = [object()]
+        self.request: Any = SimpleNamespace(header_plus=b"early", headers_finished=False)
+
+    def check(self) -> None: ...
+
+
+def test_waitress_that_has_parsed_what_is_behind(pair: Pair) -> None:
+    one, other = Channel(pair.server), Channel(pair.server)
+    one.requests.append(object())
+    other.request.headers_finished = True
+    for channel in (one, other):
+        assert text_of({"waitress.client_disconnected": channel.check}) == (
+            "waitress: behind the upgrade came another request in the same packet, and it has "
+            "parsed it; have the client wait for the 101 (RFC 6455 section 4.1)"
+        )
+
+
 def test_waitress(pair: Pair) -> None:
-    class Channel:
-        socket = pair.server
-        request: Any = SimpleNamespace(header_plus=bytearray(b"early"))
-
-        def check(self) -> None: ...
-
-    channel = Channel()
+    channel = Channel(pair.server)
     found = find_socket({"waitress.client_disconnected": channel.check})
     assert (found.server, found.socket) == ("waitress", pair.server)
     assert (found.early(), channel.request, found.early()) == (b"early", None, b"")

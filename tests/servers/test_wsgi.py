@@ -28,6 +28,18 @@ if TYPE_CHECKING:
     from .conftest import Running
 
 
+#: Servers that take a second request on a connection.
+KEEPS_ALIVE = {
+    "gunicorn-gthread",
+    "gunicorn-preload",
+    "gunicorn-gevent",
+    "gevent-pywsgi",
+    "gevent-pywsgi-patched",
+    "waitress",
+    "cheroot",
+}
+
+
 def refused(
     server: Running, path: str, headers: dict[str, str], origin: str | None = ""
 ) -> tuple[int, str]:
@@ -77,6 +89,43 @@ def test_a_frame_in_the_packet_of_the_request_is_answered(server: Running) -> No
         peer.send(request + frame(TEXT, b"early"))
         assert peer.read_head().startswith(b"HTTP/1.1 101")
         assert peer.read_frame().payload == b"early"
+
+
+@pytest.mark.warns("refused /ws/token: server_unsupported")
+def test_a_request_behind_the_upgrade_runs_only_if_that_was_refused(server: Running) -> None:
+    token = jwt.encode({"sub": "ann", "exp": int(time.time()) + 60}, KEY)
+    host = f"127.0.0.1:{server.port}"
+    request = head("/ws/token", host=host, Authorization=f"Bearer {token}")
+    behind = f"POST /say/55 HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n".encode()
+    with server.connect("/ws/chat/55", server.cookie()) as client:
+        with server.peer() as peer:
+            peer.send(request + behind)
+            answer = peer.read_head()
+            if answer.startswith(b"HTTP/1.1 101"):
+                if not server.name.startswith("uwsgi"):  # which has lost what was behind
+                    assert peer.read_frame().close_code == 1002
+                    assert peer.read_rest() == b""
+            else:
+                assert (server.name, answer.split()[1]) == ("waitress", b"501")
+                assert client.recv(10) == "from a view"
+        client.send("the next")
+        assert client.recv(10) == "the next"
+
+
+def test_what_came_before_on_the_connection_does_no_harm(server: Running) -> None:
+    token = jwt.encode({"sub": "ann", "exp": int(time.time()) + 60}, KEY)
+    host = f"127.0.0.1:{server.port}"
+    request = head("/ws/token", host=host, Authorization=f"Bearer {token}")
+    with server.peer() as peer:
+        peer.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() + request)
+        first = peer.read_head()
+        assert first.split()[1] == b"200"
+        if server.name not in KEEPS_ALIVE:
+            return
+        assert peer.read_bytes(4) == b"http"
+        assert peer.read_head().startswith(b"HTTP/1.1 101")
+        peer.send(frame(TEXT, b"third"))
+        assert peer.read_frame().payload == b"third"
 
 
 @pytest.mark.warns("refused /ws/chat/1: origin_", "refused /ws/view: origin_")

@@ -110,12 +110,17 @@ def _find_gunicorn(environ: Environ) -> Found:
 def _find_waitress(environ: Environ) -> Found:
     # The key is public; that its value is a method of the channel is not.
     channel = environ["waitress.client_disconnected"].__self__
+    server = _software(environ, "waitress")
+    if len(channel.requests) > 1 or (channel.request and channel.request.headers_finished):
+        # The bytes are gone, and it runs those requests whatever becomes of this one.
+        reason = "behind the upgrade came another request in the same packet, and it has parsed it"
+        raise CannotTake(server, reason, "have the client wait for the 101 (RFC 6455 section 4.1)")
 
     def early() -> bytes:
         parser, channel.request = channel.request, None
         return b"" if parser is None else bytes(parser.header_plus)
 
-    return Found(_software(environ, "waitress"), channel.socket, early)
+    return Found(server, channel.socket, early)
 
 
 def _find_cheroot(environ: Environ) -> Found:
