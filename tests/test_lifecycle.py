@@ -416,7 +416,7 @@ def test_closing_what_is_not_open_is_nothing() -> None:
 
 
 class Process:
-    """A script in a process of its own. It prints `port N` when it serves."""
+    """A script in a process of its own. It prints `port N` when it serves, or several."""
 
     def __init__(self, script: str) -> None:
         self._process = subprocess.Popen(
@@ -427,7 +427,8 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.port = int(self.read_line().split()[1])
+        self.ports = [int(port) for port in self.read_line().split()[1:]]
+        self.port = self.ports[0]
 
     def served(self) -> Served:
         return Served(WebSockets(), ("127.0.0.1", self.port))
@@ -504,6 +505,40 @@ BLOCKED_PROCESS = """
     print("port", sockets.listen(port=0)[1], flush=True)
     sys.stdin.readline()
 """
+
+
+APPS_PROCESS = """
+    import sys, time
+    from ws_middleware import Anonymous, WebSockets
+
+    apps = [WebSockets(auth=Anonymous()) for _ in range(3)]
+    for sockets in apps:
+        @sockets.route("/")
+        async def stand_still(ws):
+            await ws.receive()
+            time.sleep(60)  # nothing can wait for this loop
+
+    print("port", *[sockets.listen(port=0)[1] for sockets in apps], flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_the_ends_of_several_apps_are_not_waited_for_in_turn(
+    process: Callable[[str], Process],
+) -> None:
+    child = process(APPS_PROCESS)
+    with contextlib.ExitStack() as stack:
+        for port in child.ports:
+            client = stack.enter_context(connect(Served(WebSockets(), ("127.0.0.1", port)), "/"))
+            client.send("stand still")
+            client.send("and be asked whether you do")
+        begun = time.monotonic()
+        child.tell("end")
+        code, errors = child.wait(15)
+    # Each is given up after 2.5 seconds and a bit: in turn they would take three times as long.
+    assert time.monotonic() - begun < 2 * sidecar_module._AT_EXIT
+    assert code == 0
+    assert errors.count("blocked by a handler") == len(child.ports)
 
 
 @pytest.mark.parametrize("paths", [[], ["/receiving"], ["/receiving", "/sleeping", "/event"]])

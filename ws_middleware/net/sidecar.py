@@ -20,6 +20,7 @@ from ws_middleware.native import Host, Lock, start_thread
 from ws_middleware.receipt import Receipt
 from ws_middleware.types import Refusal
 
+from .clock import SYSTEM
 from .engine import Admission
 from .link import SocketLink
 from .listener import Listener
@@ -285,9 +286,13 @@ class Sidecar:
             self._engine.close()
             closed.resolve(None)
 
-    def _at_exit(self) -> None:
+    def _begin_exit(self) -> tuple[Receipt[None], float] | None:
+        """Start the end that the interpreter's exit is; return what tells of it, and its limit.
+
+        The limit is a moment, monotonic; `None` if nothing runs here.
+        """
         if self._pid != os.getpid() or self._runtime is None:
-            return
+            return None
         # Sockets of a host's server will find another worker in its place: "restart". Their closes
         # are spread, so that they don't come back all at once.
         # They are counted where they were let in: the last of them may be no link yet.
@@ -295,9 +300,8 @@ class Sidecar:
         over = self._drain_time(sockets) if self._adopted else 0.0
         code, reason = (1012, "restart") if self._adopted else (1001, "going_away")
         timeout = over * _SPREAD + _AT_EXIT
-        # The loop may be blocked for good by a handler: then exit does not wait for it.
-        with contextlib.suppress(TimeoutError, KeyboardInterrupt):
-            self.close(code, reason, over=over, timeout=timeout - 0.5).result(timeout)
+        closed = self.close(code, reason, over=over, timeout=timeout - 0.5)
+        return closed, SYSTEM.now() + timeout
 
     def _check_drain(self) -> None:
         wanted, worker = self._engine.settings.drain_over, find_worker()
@@ -348,8 +352,13 @@ def _let_go(filenos: list[int]) -> None:
 
 
 def _end_all() -> None:
-    for sidecar in list(_sidecars):
-        sidecar._at_exit()  # noqa: SLF001 - the hook is the sidecar's own
+    """End every sidecar at once: a worker of several apps has no more time than one of a single."""
+    with contextlib.suppress(KeyboardInterrupt):  # whoever presses Ctrl-C again waits no longer
+        ends = [sidecar._begin_exit() for sidecar in list(_sidecars)]  # noqa: SLF001 - the hook is the sidecar's own
+        for closed, limit in filter(None, ends):
+            # A loop may be blocked for good by a handler: then exit does not wait for it.
+            with contextlib.suppress(TimeoutError):
+                closed.result(max(0.0, limit - SYSTEM.now()))
 
 
 def _reset_all() -> None:
