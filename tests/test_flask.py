@@ -303,6 +303,14 @@ def test_a_get_at_a_path_of_ours_is_a_426() -> None:
     assert sockets._engine is None, "a page starts nothing"
 
 
+def test_a_400_for_a_host_that_the_app_does_not_trust_stays() -> None:
+    app, _ = make_app()
+    app.config["TRUSTED_HOSTS"] = ["shop.example"]
+    answer = app.test_client().get("/ws/7", base_url="http://evil.example")
+    # Flask knows the setting since 3.1.
+    assert answer.status_code == (400 if "TRUSTED_HOSTS" in Flask.default_config else 426)
+
+
 def test_a_400_of_the_apps_own_at_a_path_of_ours_stays() -> None:
     app, _ = make_app()
 

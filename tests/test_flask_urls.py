@@ -320,6 +320,39 @@ def test_gunicorns_script_name_is_no_part_of_the_path(
 # --- not by the front door -----------------------------------------------------------------------
 
 
+def test_the_view_of_another_route_says_yes_to_none_but_its_own() -> None:
+    app = Flask("shop")
+    inner = app.wsgi_app
+
+    def rewrite(environ: Any, start_response: Any) -> Any:
+        environ["PATH_INFO"] = "/ws/open"
+        return inner(environ, start_response)
+
+    app.wsgi_app = rewrite  # type: ignore[method-assign]
+    sockets = WebSockets()
+    sockets.init_app(app)
+    tell(sockets.route("/ws/shut", auth=FlaskAuth(lambda: None)))
+    tell(sockets.route("/ws/open", auth=FlaskAuth(lambda: "anybody")))
+    assert hear(app, "/ws/open") == {}
+    with pytest.raises(Refused, match="404"):
+        connect(app.test_client(), "/ws/shut")
+
+
+def test_hooks_judge_the_rule_whose_handler_runs() -> None:
+    app, sockets = make_app()
+    tell(sockets.route("/ws/<kind>/<n>", name="general"))
+    tell(sockets.route("/ws/open/<n>", name="open", auth=FlaskAuth(lambda: "anybody")))
+
+    @app.before_request
+    def look() -> None:
+        if request.endpoint != "ws:open":
+            abort(403)
+
+    assert hear(app, "/ws/open/7") == {"n": ["str", "7"]}
+    with pytest.raises(Refused, match="403"):
+        connect(app.test_client(), "/ws/shut/7")
+
+
 def test_an_upgrade_that_was_not_checked_gets_no_yes() -> None:
     app, sockets = make_app()
     sockets.route("/ws/<int:n>")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from .errors import ConfigError
 from .gate.auth.app import GRANTED, run_app
@@ -34,12 +34,21 @@ __all__ = ["FlaskAuth", "FlaskHost"]
 EXTENSION: Final = "websockets"
 _CONFIG: Final = "WEBSOCKETS"
 
-#: Where the view behind a rule finds what our own path says. Only a request that has passed our
-#: checks has it, so an upgrade that came another way gets no yes.
-_PARAMETERS: Final = "ws_middleware.flask.parameters"
+#: Where the view behind a rule finds what is asked of it. Only a request that has passed our checks
+#: has it, so an upgrade that came another way gets no yes.
+_ASKED: Final = "ws_middleware.flask.asked"
 
 #: What the endpoint of every rule of ours begins with. No dot: Flask would see a blueprint.
 ENDPOINT: Final = "ws:"
+
+
+class _Asked(NamedTuple):
+    """What a `FlaskAuth` asks an app: whether the request may have this endpoint, and no other."""
+
+    app: WSGIApplication
+    endpoint: str
+    #: What our own path says.
+    parameters: Mapping[str, Any]
 
 
 class FlaskAuth:
@@ -55,11 +64,15 @@ class FlaskAuth:
     def __init__(self, get_user: Callable[[], object] | None = None) -> None:
         self._get_user = get_user or _login_user
         self._app: WSGIApplication | None = None
+        self._endpoint = ""
 
-    def bound_to(self, app: WSGIApplication) -> Self:
-        """Return one that asks this app; itself it asks none, and so may be shared by several."""
+    def bound_to(self, app: WSGIApplication, endpoint: str) -> Self:
+        """Return one that asks this app, about one endpoint.
+
+        Itself it asks none, and so may be shared by several.
+        """
         bound = copy.copy(self)
-        bound._app = app  # noqa: SLF001 - its own kind
+        bound._app, bound._endpoint = app, endpoint  # noqa: SLF001 - its own kind
         return bound
 
     @property
@@ -80,7 +93,7 @@ class FlaskAuth:
             raise ConfigError(msg)
 
         def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            environ[_PARAMETERS] = request.path_params
+            environ[_ASKED] = _Asked(inner, self._endpoint, request.path_params)
             return inner(environ, start_response)
 
         return run_app(app, request)
@@ -89,14 +102,15 @@ class FlaskAuth:
         """The view behind the rule: says yes, or what Flask says to nobody."""
         from flask import Response, abort, request  # noqa: PLC0415 - the extra "flask"
 
-        ours: Mapping[str, Any] | None = request.environ.pop(_PARAMETERS, None)
-        if ours is None:
+        asked: _Asked | None = request.environ.pop(_ASKED, None)
+        # Flask may see another rule in a path than we do. Its hooks have judged that one, then.
+        if asked is None or asked[:2] != (self._app, self._endpoint):
             abort(404)
         user: Any = self._get_user()
         if user is None or user == "":
             abort(401)
         # A url_value_preprocessor may have taken some out, and handlers are called with all.
-        parameters = {name: view_args.get(name, value) for name, value in ours.items()}
+        parameters = {name: view_args.get(name, value) for name, value in asked.parameters.items()}
         request.environ[GRANTED] = Granted(user, path_params=parameters)
         return Response(status=101)
 
@@ -167,9 +181,9 @@ class FlaskHost:
         from werkzeug.exceptions import HTTPException  # noqa: PLC0415 - Flask's own
         from werkzeug.routing import WebsocketMismatch  # noqa: PLC0415
 
-        adapter = self.app.create_url_adapter(self.app.request_class(environ))
-        assert adapter is not None, "there is one for every request"
-        try:
+        try:  # a Host that is none of TRUSTED_HOSTS is an error here already
+            adapter = self.app.create_url_adapter(self.app.request_class(environ))
+            assert adapter is not None, "there is one for every request"
             adapter.match()
         except HTTPException as error:
             return isinstance(error, WebsocketMismatch)
@@ -209,7 +223,7 @@ class FlaskHost:
                 "sockets.upgrade(...)"
             )
             raise ConfigError(msg)
-        policy = replace(endpoint.policy, auth=auth.bound_to(self._inner))
+        policy = replace(endpoint.policy, auth=auth.bound_to(self._inner, endpoint.name))
         return replace(endpoint, policy=policy, template=self._read(endpoint.template))
 
     def _read(self, template: PathTemplate) -> PathTemplate:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import pytest
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import Map, Rule
 
 from tests.gate.upgrades import upgrade
 from ws_middleware.errors import ConfigError
@@ -186,6 +189,29 @@ def test_of_two_dynamic_paths_the_first_that_matches_counts() -> None:
     routes = table("/r/<int:n>", "/r/<name>")
     assert routes.find("/r/7") == ("/r/<int:n>", {"n": 7})
     assert routes.find("/r/seven") == ("/r/<name>", {"name": "seven"})
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("/r/public/<n>", "/r/<a>/<b>"),
+        ("/r/<a>/x", "/r/<a>/<b>"),
+        ("/r/<int:a>", "/r/<a>"),
+        ("/r/room-<a>", "/r/<int:a>", "/r/<a>"),
+        ("/r/room-<a>", "/r/r<a>", "/r/<a>"),
+        ("/r/<a>/<b>", "/r/<path:a>"),
+        ("/r/x/y", "/r/x/<path:a>", "/r/<a>/y", "/r/<path:a>"),
+    ],
+)
+def test_the_path_that_says_more_comes_first_as_with_flasks_rules(paths: tuple[str, ...]) -> None:
+    for texts in (paths, paths[::-1]):
+        routes = [text for _, text in sorted((PathTemplate(text).rank, text) for text in texts)]
+        assert routes == list(paths)
+        rules = Map([Rule(text, endpoint=text) for text in texts]).bind("localhost")
+        for path in ("/r/public/1", "/r/a/x", "/r/7", "/r/room-7", "/r/a/b", "/r/x/y", "/r/x/z"):
+            with suppress(NotFound):
+                found = table(*texts).find(path)
+                assert rules.match(path)[0] == (found[0] if found else None)
 
 
 def test_a_path_nobody_serves_is_not_found() -> None:

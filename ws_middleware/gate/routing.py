@@ -20,6 +20,10 @@ _PARAMETER: Final = re.compile(
     re.ASCII,
 )
 
+#: Converters that are tried before the others, and the one that takes what is left, as in Flask.
+_NARROW: Final = frozenset({"int", "float"})
+_GREEDY: Final = "path"
+
 _Converter = tuple[str, Callable[[str], Any]]
 
 _CONVERTERS: Final[dict[str, _Converter]] = {
@@ -124,6 +128,15 @@ class PathTemplate:
         return _PARAMETER.sub(rewrite, self.text)
 
     @property
+    def rank(self) -> tuple[tuple[int, ...], ...]:
+        """For sorting: of two templates that match the same path, the smaller one says more of it.
+
+        Part by part, as Flask's rules go: plain text, then text with a parameter in it, then a
+        parameter, a number's before any other.
+        """
+        return tuple(_rank(part) for part in self.text.split("/"))
+
+    @property
     def shape(self) -> str:
         """What it matches, whatever its parameters are called."""
         return re.sub(r"\(\?P<\w+>", "(", self.__dict__["_pattern"].pattern)
@@ -146,8 +159,18 @@ def _kind(found: re.Match[str]) -> str:
     return found["flask"] or found["starlette"] or "str"
 
 
+def _rank(part: str) -> tuple[int, ...]:
+    kinds = [_kind(found) for found in _PARAMETER.finditer(part)]
+    if not kinds:
+        return (0,)
+    if _GREEDY in kinds:
+        return (3,)
+    text = len(_PARAMETER.sub("", part))
+    return (1 if text else 2, -text, *(kind not in _NARROW for kind in kinds))
+
+
 class PathTable(Generic[T]):
-    """What is served under which path; a path without parameters comes before one with."""
+    """What is served under which path; of two, the one that says more of it (`rank`)."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[PathTemplate, T]] = []
@@ -163,7 +186,7 @@ class PathTable(Generic[T]):
                 msg = f"there is a route for {template.text} already"
                 raise ConfigError(msg)
         self._entries.append((template, value))
-        self._entries.sort(key=lambda entry: bool(entry[0].parameters))
+        self._entries.sort(key=lambda entry: entry[0].rank)
 
     def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
         """Return what is served under `path`, with its parameters, or `None`."""
