@@ -6,6 +6,7 @@ import re
 import socket
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 from wsgiref.util import setup_testing_defaults
@@ -761,6 +762,13 @@ def test_a_connection_that_cannot_be_served_ends_and_its_places_are_free(
 
 def served(app: WSGIApplication, environ: WSGIEnvironment) -> tuple[Answered, bytes]:
     """Run the app on a real connection; return what the server is told and the client gets."""
+    with taken(app, environ) as (answered, head):
+        return answered, head
+
+
+@contextmanager
+def taken(app: WSGIApplication, environ: WSGIEnvironment) -> Iterator[tuple[Answered, bytes]]:
+    """Do the same, but keep the socket open meanwhile."""
     server, client = socket.socketpair()
     client.settimeout(10)
     answered = Answered()
@@ -772,7 +780,7 @@ def served(app: WSGIApplication, environ: WSGIEnvironment) -> tuple[Answered, by
             chunk = client.recv(65536)
             assert chunk, head
             head += chunk
-    return answered, head
+        yield answered, head
 
 
 def test_a_yes_takes_the_connection(make: Callable[..., WebSockets]) -> None:
@@ -982,6 +990,50 @@ def test_an_answer_that_cannot_be_closed_frees_the_places(make: Callable[..., We
     with pytest.raises(LookupError):
         sockets.wsgi(app)(upgrade("/view"), Answered())
     assert counts(sockets) == (0, 0, 0)
+
+
+def test_of_two_accepts_the_last_one_counts(make: Callable[..., WebSockets]) -> None:
+    sockets = make()
+    ann, bob = accepting(sockets, "ann"), accepting(sockets, "bob")
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        ann(environ, Answered())
+        return bob(environ, start_response)
+
+    with taken(sockets.wsgi(app), upgrade("/view")) as (_, head):
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert counts(sockets) == (0, 1, 1)
+
+
+def test_the_places_of_an_accept_before_a_refusal_are_free(
+    make: Callable[..., WebSockets],
+) -> None:
+    sockets = make(refuse_with="close")
+    ann, nobody = accepting(sockets, "ann"), accepting(sockets, None)
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        ann(environ, Answered())
+        return nobody(environ, start_response)
+
+    assert closed(sockets.wsgi(app), upgrade("/view")) == (4401, "credential_refused")
+    assert counts(sockets) == (0, 0, 0)
+
+
+def test_sockets_of_a_view_are_counted_whatever_their_paths(
+    make: Callable[..., WebSockets],
+) -> None:
+    sockets = make(limits=Limits(connections_per_user=1))
+    app, answered = sockets.wsgi(accepting(sockets, "ann")), Answered()
+    with taken(app, upgrade("/view/1")):
+        b"".join(app(upgrade("/view/2"), answered))
+    assert answered.status == "429 Too Many Requests"
+
+
+@pytest.mark.parametrize("path", ["/" + "x" * 300, "/a\nb", "/caf\xe9", "/caf\xc3\xa9"])
+def test_a_views_path_may_be_anything(make: Callable[..., WebSockets], path: str) -> None:
+    sockets = make()
+    _, head = served(sockets.wsgi(accepting(sockets)), upgrade(path))
+    assert head.startswith(b"HTTP/1.1 101 ")
 
 
 def test_a_page_in_place_of_a_views_socket(make: Callable[..., WebSockets]) -> None:

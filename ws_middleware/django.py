@@ -179,7 +179,8 @@ def upgrade(
         handler: a conversation, called as `handler(ws)`; bind more with `functools.partial`.
         user: who it is: a user of Django's, a `Principal`, or an id. Default: `request.user`.
             Nobody (anonymous, `None`) is a 401; `Principal("")` is anybody.
-        name: its name in logs and audiences; the path of the request where none is given.
+        name: its name in logs and audiences, and what a user's sockets are counted under; where
+            none is given, the path of the request, and the handler.
         subprotocols: those it speaks.
         policy: what differs here from the app's policy; `auth` is not asked, `authorize` is.
 

@@ -210,6 +210,8 @@ class Endpoint:
     policy: EffectivePolicy
     #: The route's, with what the app's own converters match.
     template: PathTemplate
+    #: What its sockets are counted under, for each user: nothing that a client may vary.
+    name: str
 
     @classmethod
     def of(cls, route: Route, settings: Settings) -> Endpoint:
@@ -219,9 +221,4 @@ class Endpoint:
             ConfigError: nobody said who may connect, or two settings contradict each other.
         """
         policy = resolve_policy(settings, route.given, f"route {route.path}")
-        return cls(route, policy, route.template)
-
-    @property
-    def name(self) -> str:
-        """The route's name."""
-        return self.route.name
+        return cls(route, policy, route.template, route.name)

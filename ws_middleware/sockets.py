@@ -263,7 +263,8 @@ class WebSockets:
         Args:
             handler: a conversation, called as `handler(ws)`; bind more with `functools.partial`.
             user: who it is; `None` is a 401, `Principal("")` is anybody.
-            name: its name in logs and audiences; the path of the request where none is given.
+            name: its name in logs and audiences, and what a user's sockets are counted under; where
+                none is given, the path of the request, and the handler.
             subprotocols: those it speaks.
             policy: what differs here from the app's policy; `auth` is not asked, `authorize` is.
 

@@ -212,6 +212,7 @@ class Offer:
     def refuse(self, refusal: Refusal, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a refusal, in the form that the policy asks for."""
         if refusal.as_close and self.is_open:
+            self.give_up()
             self._outcome = refusal
             start_response("101 Switching Protocols", [])  # a mark, as for an accept
             return []

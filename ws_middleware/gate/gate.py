@@ -35,7 +35,7 @@ class Entry(Protocol):
 
     @property
     def name(self) -> str:
-        """The route's name."""
+        """What its sockets are counted under, for each user."""
 
     @property
     def policy(self) -> EffectivePolicy:
