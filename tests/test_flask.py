@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from flask import Flask, Response, abort, g, redirect, request, session
 from flask_login import LoginManager, UserMixin, login_required, login_user
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tests.support import TEXT, RawPeer
 from ws_middleware import Anonymous, FlaskAuth, WebSocket, WebSockets
 from ws_middleware.errors import ConfigError
+from ws_middleware.testing import Refused, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -435,3 +437,83 @@ def test_login_required_before_ours_is_a_401(serve: Callable[[WebSockets], Serve
     assert (answer.status, json.loads(answer.body)["code"]) == (401, "login_required")
     assert answer.all("location") == []
     assert [each.partition("=")[0] for each in answer.all("set-cookie")] == ["session"]
+
+
+# --- a proxy in front ----------------------------------------------------------------------------
+
+#: What a proxy says that does not pass Host.
+FORWARDED = {
+    "X-Forwarded-For": "203.0.113.9",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "shop.example",
+}
+
+
+def behind(*, fix: str, **hops: int) -> Any:
+    """Return the test client of an app with a `ProxyFix` before `init_app`, after it, or none."""
+    app = Flask("shop")
+    app.config["ADDRESSES"] = addresses = []
+    sockets = WebSockets()
+    hops = hops or {"x_for": 1, "x_proto": 1, "x_host": 1}
+
+    def lay_over() -> None:
+        app.wsgi_app = ProxyFix(app.wsgi_app, **hops)  # type: ignore[method-assign]
+
+    def note() -> str:
+        addresses.append((request.url, request.remote_addr))
+        return "ann"
+
+    async def tell(ws: WebSocket) -> None:
+        client = ws.request.client
+        await ws.send(f"{ws.request.scheme}://{ws.request.host} {client and client[0]}")
+
+    if fix == "before":
+        lay_over()
+    sockets.init_app(app)
+    if fix == "after":
+        lay_over()
+    sockets.route("/ws/app", auth=FlaskAuth(note))(tell)
+    sockets.route("/ws/none", auth=Anonymous())(tell)
+
+    @app.route("/ws/view", websocket=True)
+    def view() -> Any:
+        return sockets.upgrade(tell, user=note())
+
+    return app.test_client()
+
+
+@pytest.mark.parametrize("path", ["/ws/app", "/ws/none", "/ws/view"])
+@pytest.mark.parametrize("fix", ["before", "after"])
+def test_proxyfix_counts_the_same_before_init_app_and_after(fix: str, path: str) -> None:
+    client, page = behind(fix=fix), "https://shop.example"
+    local = "http://127.0.0.1:5000"  # what such a proxy asks for
+    with connect(client, path, headers=FORWARDED, origin=page, base_url=local) as ws:
+        assert ws.receive() == f"{page} 203.0.113.9"
+    for address in client.application.config["ADDRESSES"]:  # the app applies it once, too
+        assert address == (f"https://shop.example{path}", "203.0.113.9")
+    for evil in ("https://evil.example", "http://shop.example", local):
+        with pytest.raises(Refused, match="403 origin_not_allowed"):
+            connect(client, path, headers=FORWARDED, origin=evil, base_url=local)
+
+
+@pytest.mark.parametrize("fix", ["before", "after"])
+@pytest.mark.parametrize("name", ["evil.example, shop.example", "shop.example"])
+def test_what_the_client_wrote_before_the_proxy_is_not_believed(fix: str, name: str) -> None:
+    headers = FORWARDED | {"X-Forwarded-Host": name}
+    with connect(behind(fix=fix), "/ws/app", headers=headers, origin="https://shop.example") as ws:
+        assert str(ws.receive()).startswith("https://shop.example ")
+    with pytest.raises(Refused, match="403 origin_not_allowed"):
+        connect(behind(fix=fix), "/ws/app", headers=headers, origin="https://evil.example")
+
+
+@pytest.mark.parametrize(
+    ("fix", "hops"), [("none", {"x_host": 1}), ("before", {"x_for": 1}), ("after", {"x_for": 1})]
+)
+def test_a_host_that_proxyfix_does_not_believe_is_not_believed_here(
+    fix: str, hops: dict[str, int]
+) -> None:
+    client, evil = behind(fix=fix, **{"x_host": 0, **hops}), {"X-Forwarded-Host": "evil.example"}
+    with pytest.raises(Refused, match="403 origin_not_allowed"):
+        connect(client, "/ws/app", headers=evil, origin="http://evil.example")
+    with connect(client, "/ws/app", headers=evil) as ws:
+        assert str(ws.receive()).startswith("http://localhost ")

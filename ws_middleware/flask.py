@@ -9,6 +9,7 @@ rules of other routes are for `url_for` only.
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
@@ -173,8 +174,25 @@ class FlaskHost:
         """Wrap the app, and be found by its other code."""
         middleware = wrap(self._inner)
         middleware.is_mismatch = self._is_mismatch
+        middleware.see = self._see
         self.app.wsgi_app = middleware  # type: ignore[method-assign]
         self.app.extensions[EXTENSION] = extension
+
+    def _see(self, environ: WSGIEnvironment) -> WSGIEnvironment:
+        """Return an environ as a `ProxyFix` that was laid over the app before us will read it."""
+        fixes = sys.modules.get("werkzeug.middleware.proxy_fix")  # else nobody has made one
+        if fixes is None or not isinstance(self._inner, fixes.ProxyFix):
+            return environ
+        seen: list[WSGIEnvironment] = []
+
+        def note(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:  # noqa: ARG001
+            seen.append(environ)
+            return ()
+
+        fix = copy.copy(self._inner)
+        fix.app = note
+        fix(dict(environ), lambda *_: lambda _: None)
+        return seen[0] if seen else environ
 
     def _is_mismatch(self, environ: WSGIEnvironment) -> bool:
         """Whether Flask knows the path for WebSockets only, which it tells a page by a 400."""

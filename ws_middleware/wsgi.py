@@ -78,6 +78,8 @@ class WSGIMiddleware:
         #: Whether a 400 of the app only says that there is nothing but a socket at this path, as
         #: Flask does. Set by the host's door.
         self.is_mismatch: Callable[[WSGIEnvironment], bool] = _never
+        #: How the app will read a request, where a proxy stands before it. Set by the host's door.
+        self.see: Callable[[WSGIEnvironment], WSGIEnvironment] = _as_it_is
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Pass HTTP on; answer an upgrade request."""
@@ -137,7 +139,9 @@ class WSGIMiddleware:
 
     def _upgrade(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         engine, sidecar = self._open_door()
-        request = request_from_environ(environ, engine.clock.wall())
+        request = request_from_environ(self.see(environ), engine.clock.wall())
+        # What was seen is for our eyes: the app has still to read it by itself.
+        request = replace(request, native=environ)
         routed = engine.gate.find(request)
         if routed is None:
             return self._offer(Offer(engine, sidecar, request), sidecar, environ, start_response)
@@ -331,6 +335,10 @@ def _start_refusal(refusal: Refusal, start_response: StartResponse) -> bytes:
     ]
     start_response(f"{refusal.status} {status_phrase(refusal.status)}", headers)
     return body
+
+
+def _as_it_is(environ: WSGIEnvironment) -> WSGIEnvironment:
+    return environ
 
 
 def _never(environ: WSGIEnvironment) -> bool:  # noqa: ARG001 - see `is_mismatch`
