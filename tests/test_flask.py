@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -405,6 +406,36 @@ def test_flask_login_says_who_it_is(serve: Callable[[WebSockets], Served]) -> No
     served = serve(sockets)
     assert Answer(served, cookie=f"session={cookie.value}").message == b"ann 7"
     assert Answer(served).status == 401
+
+
+def test_who_has_no_flask_login_is_told_so(
+    serve: Callable[[WebSockets], Served],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, sockets = make_app(FlaskAuth())
+    monkeypatch.setitem(sys.modules, "flask_login", None)
+    assert Answer(serve(sockets)).status == 500
+    assert "ConfigError: FlaskAuth() asks flask-login, which is not installed. Ins" in caplog.text
+
+
+def test_an_app_without_a_login_manager_is_told_so(
+    serve: Callable[[WebSockets], Served], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, sockets = make_app(FlaskAuth())
+    assert Answer(serve(sockets)).status == 500
+    assert "ConfigError: FlaskAuth() asks flask-login, and this app has no login" in caplog.text
+    assert "Add LoginManager(app)" in caplog.text
+
+
+def test_a_fault_in_the_apps_own_users_stays_what_it_is(
+    serve: Callable[[WebSockets], Served], caplog: pytest.LogCaptureFixture
+) -> None:
+    app, sockets = make_app(FlaskAuth())
+    LoginManager(app).request_loader(lambda request: object())
+    assert Answer(serve(sockets)).status == 500
+    assert "has no attribute 'is_authenticated'" in caplog.text
+    assert "ConfigError" not in caplog.text
 
 
 def test_login_required_before_a_view_that_accepts_is_a_401() -> None:

@@ -42,6 +42,16 @@ _ASKED: Final = "ws_middleware.flask.asked"
 #: What the endpoint of every rule of ours begins with. No dot: Flask would see a blueprint.
 ENDPOINT: Final = "ws:"
 
+#: What `FlaskAuth()` says where flask-login is missing, or knows nothing of the app.
+NO_FLASK_LOGIN: Final = (
+    "FlaskAuth() asks flask-login, which is not installed. Install it, or say who it is: "
+    "FlaskAuth(get_user=lambda: session.get('user_id'))"
+)
+NO_MANAGER: Final = (
+    "FlaskAuth() asks flask-login, and this app has no login manager. Add LoginManager(app), or "
+    "say who it is: FlaskAuth(get_user=lambda: session.get('user_id'))"
+)
+
 
 class _Asked(NamedTuple):
     """What a `FlaskAuth` asks an app: whether the request may have this endpoint, and no other."""
@@ -124,12 +134,15 @@ def _login_user() -> object:
     try:
         from flask_login import current_user  # noqa: PLC0415 - the app's, not ours
     except ImportError:
-        msg = (
-            "FlaskAuth() asks flask-login, which is not installed; "
-            "say who it is with FlaskAuth(get_user=lambda: session.get('user_id'))"
-        )
-        raise ConfigError(msg) from None
-    return current_user.get_id() if current_user.is_authenticated else None
+        raise ConfigError(NO_FLASK_LOGIN) from None
+    try:
+        return current_user.get_id() if current_user.is_authenticated else None
+    except AttributeError:
+        from flask import current_app  # noqa: PLC0415 - the extra "flask"
+
+        if hasattr(current_app, "login_manager"):
+            raise
+    raise ConfigError(NO_MANAGER)
 
 
 class FlaskHost:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from ws_middleware.errors import ConfigError
-from ws_middleware.flask import FlaskAuth
+from ws_middleware.flask import NO_FLASK_LOGIN, NO_MANAGER, FlaskAuth
 from ws_middleware.settings import MEMORY, unknown_variables
 
 if TYPE_CHECKING:
@@ -70,16 +70,9 @@ def _errors(app: Flask, front: Front, endpoints: list[Endpoint]) -> Iterator[str
 
 def _login_errors(app: Flask) -> Iterator[str]:
     if importlib.util.find_spec("flask_login") is None:
-        yield (
-            "FlaskAuth() asks flask-login, which is not installed. Install it, or say who it is: "
-            "FlaskAuth(get_user=lambda: session.get('user_id'))"
-        )
+        yield NO_FLASK_LOGIN
     elif not hasattr(app, "login_manager"):
-        yield (
-            "FlaskAuth() asks flask-login, and this app has no login manager. Add "
-            "LoginManager(app), or say who it is: "
-            "FlaskAuth(get_user=lambda: session.get('user_id'))"
-        )
+        yield NO_MANAGER
     # A request_loader finds users without a session.
     manager = getattr(app, "login_manager", None)
     if not app.secret_key and getattr(manager, "_request_callback", None) is None:
