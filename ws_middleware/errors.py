@@ -9,6 +9,7 @@
     ├── MessageTooBig      (also ValueError)   what *you* send is over the limit that is named
     ├── TooManyRooms                           a socket would be in more rooms than allowed
     ├── BrokerRequired                         other processes have sockets that a send cannot reach
+    ├── BrokerUnavailable                      what carries messages between processes is away
     └── Refused                                raise it in an authenticator to refuse an upgrade
 
 An exception that is not in this tree and comes out of this package is a bug in it.
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadMessage",
     "BrokerRequired",
+    "BrokerUnavailable",
     "ConfigError",
     "ConnectionClosed",
     "MessageTooBig",
@@ -75,6 +77,14 @@ class BrokerRequired(WebSocketError):  # noqa: N818 - says what to do
     """Sibling processes have sockets too, and nothing carries messages to them.
 
     Raised by the first send to an audience, so that it does not lose a part of them in silence.
+    """
+
+
+class BrokerUnavailable(WebSocketError):  # noqa: N818 - says what it is about
+    """The broker has not taken a message in time, or cannot be reached; the text says which.
+
+    In a process that serves sockets it is in a send's receipt, and the sockets of that process have
+    the message; in any other process the send itself raises it.
     """
 
 
