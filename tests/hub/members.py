@@ -6,7 +6,7 @@ import heapq
 import itertools
 from typing import TYPE_CHECKING
 
-from ws_middleware.hub.hub import FanOut
+from ws_middleware.hub.fan_out import FanOut
 from ws_middleware.hub.registry import Registry
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self._numbers = itertools.count()
-        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
+        self._waiting: list[tuple[float, int, Callable[[], object]]] = []
 
-    def later(self, delay: float, action: Callable[[], None]) -> None:
+    def later(self, delay: float, action: Callable[[], object]) -> None:
         heapq.heappush(self._waiting, (self.now + delay, next(self._numbers), action))
 
     def turn(self) -> None:
@@ -41,6 +41,13 @@ class Clock:
         while self._waiting:
             self.now = max(self.now, self._waiting[0][0])
             self.turn()
+
+    def run_until(self, now: float) -> None:
+        """Run what is due up to `now`."""
+        while self._waiting and self._waiting[0][0] <= now:
+            self.now = self._waiting[0][0]
+            self.turn()
+        self.now = now
 
     @property
     def idle(self) -> bool:
@@ -93,16 +100,17 @@ class Branch:
 
     def __init__(self, *ids: str, direct: bool = True) -> None:
         self.clock = Clock()
+        self.later = self.clock.later
         self.registry = Registry()
         self.fan_out = FanOut(self.clock.later)
         self.ended = False
-        self.posted: list[Callable[[], None]] = []
+        self.posted: list[Callable[[], object]] = []
         self._direct = direct
         self.members = [Member(each, clock=self.clock) for each in ids]
         for member in self.members:
             self.registry.add(member)
 
-    def run(self, action: Callable[[], None]) -> bool:
+    def run(self, action: Callable[[], object]) -> bool:
         if self.ended:
             return False
         if self._direct:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ws_middleware.hub.envelope import (
+    Beat,
     Close,
     Dropped,
     Envelope,
@@ -82,6 +83,7 @@ ENVELOPES = [
     pytest.param(Envelope(EncodedMessage("")), id="empty text"),
     pytest.param(Envelope(EncodedMessage(b"\x00\xff")), id="binary"),
     pytest.param(Envelope(Close(4401, "logged_out", 2.5)), id="close"),
+    pytest.param(Envelope(Beat(17), node="9f2c"), id="beat"),
     pytest.param(
         Envelope(EncodedMessage("x"), frozenset({"a-1", "b-2"}), "9f2c", "9f2c-1"), id="all fields"
     ),
@@ -146,6 +148,7 @@ def test_the_largest_message_comes_through_however_it_is_written() -> None:
         pytest.param(
             {"v": 1, "close": {"code": 1000, "over": 10**400}}, Dropped.MALFORMED, id="huge over"
         ),
+        pytest.param({"v": 1, "beat": "1"}, Dropped.MALFORMED, id="a beat that is no number"),
         pytest.param({"v": 1, "text": "x", "exclude": "a-1"}, Dropped.MALFORMED, id="exclude"),
         pytest.param({"v": 1, "text": "x", "exclude": [1]}, Dropped.MALFORMED, id="excluded id"),
         pytest.param(

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from tests.hub.members import Branch, Member
-from ws_middleware.hub.hub import TURN, Hub, Sent
+from ws_middleware.hub.fan_out import TURN
+from ws_middleware.hub.hub import Hub, Sent
 from ws_middleware.hub.registry import Address
 from ws_middleware.types import EncodedMessage
 

@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 
     from .registry import Address
 
-__all__ = ["Close", "Dropped", "Envelope", "channel_of", "node_channel", "node_of", "read", "write"]
+__all__ = [
+    "Beat",
+    "Close",
+    "Dropped",
+    "Envelope",
+    "channel_of",
+    "node_channel",
+    "node_of",
+    "read",
+    "write",
+]
 
 #: What we write. Another major is dropped; fields that are not known are ignored.
 VERSION: Final = 1
@@ -68,11 +78,21 @@ class Close:
 
 
 @dataclass(frozen=True)
+class Beat:
+    """A sign of life that a process sends to itself."""
+
+    number: int
+
+
+Action = EncodedMessage | Close | Beat
+
+
+@dataclass(frozen=True)
 class Envelope:
     """One thing to do at the address that the channel stands for."""
 
-    #: A message to deliver, or what to close with.
-    action: EncodedMessage | Close
+    #: A message to deliver, what to close with, or nothing but a sign of life.
+    action: Action
     #: Ids of sockets to leave out.
     exclude: frozenset[str] = frozenset()
     #: Who sent it, empty for an outsider; a node drops its own.
@@ -118,6 +138,8 @@ def write(
     action = envelope.action
     if isinstance(action, Close):
         fields["close"] = {"code": action.code, "reason": action.reason, "over": action.over}
+    elif isinstance(action, Beat):
+        fields["beat"] = action.number
     elif action.is_text:
         fields["text"] = action.payload.decode()
     else:
@@ -211,7 +233,7 @@ def _read_fields(fields: Mapping[str, Any]) -> Envelope | Dropped:
     return Envelope(action, frozenset(exclude), node, socket)
 
 
-def _read_action(fields: Mapping[str, Any]) -> EncodedMessage | Close | None:
+def _read_action(fields: Mapping[str, Any]) -> Action | None:
     """Return the one thing that is asked for; `None` if it is none, or more than one."""
     asked = [name for name in _ACTIONS if name in fields]
     if len(asked) != 1:
@@ -244,11 +266,18 @@ def _read_close(value: object) -> Close:
     return Close(code, reason, float(min(max(over, 0), _LONGEST_CLOSE)))
 
 
-_ACTIONS: Final[dict[str, Callable[[object], EncodedMessage | Close]]] = {
+def _read_beat(value: object) -> Beat:
+    if type(value) is not int:
+        raise TypeError
+    return Beat(value)
+
+
+_ACTIONS: Final[dict[str, Callable[[object], Action]]] = {
     "text": _read_text,
     "json": _read_json,
     "base64": _read_base64,
     "close": _read_close,
+    "beat": _read_beat,
 }
 
 

@@ -44,12 +44,21 @@ class Member(Protocol):
         """Empty for the anonymous."""
 
 
+class Watcher(Protocol):
+    """Who wants to know which addresses anybody is at."""
+
+    def __call__(self, address: Address, *, present: bool) -> None:
+        """Hear that an address has its first member, or has none any more."""
+
+
 class Registry:
     """An index from addresses to members, and back."""
 
     def __init__(self) -> None:
         self._members: dict[Address, dict[Member, None]] = {}
         self._addresses: dict[Member, set[Address]] = {}
+        #: Told of each address that gets its first member here, or has lost its last.
+        self.on_change: Watcher | None = None
 
     def __len__(self) -> int:
         return len(self._addresses)
@@ -102,14 +111,21 @@ class Registry:
             self._index(member, each)
 
     def _index(self, member: Member, address: Address) -> None:
-        self._members.setdefault(address, {})[member] = None
+        if address in self._addresses[member]:
+            return
+        there = self._members.setdefault(address, {})
+        there[member] = None
         self._addresses[member].add(address)
+        if len(there) == 1 and self.on_change is not None:
+            self.on_change(address, present=True)
 
     def _unindex(self, member: Member, address: Address) -> None:
         there = self._members[address]
         del there[member]
         if not there:
             del self._members[address]
+            if self.on_change is not None:
+                self.on_change(address, present=False)
 
 
 def _both(member: Member, address: Address) -> tuple[Address, Address]:

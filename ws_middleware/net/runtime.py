@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from ws_middleware.hub.hub import FanOut
+from ws_middleware.hub.fan_out import FanOut
 from ws_middleware.hub.registry import Registry
 from ws_middleware.native import get_ident
 from ws_middleware.receipt import Receipt
