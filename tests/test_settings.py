@@ -482,7 +482,7 @@ def test_other_variables_are_not_ours() -> None:
         ("WSM_ORIGIN", "; did you mean WSM_ORIGINS?"),
         ("WSM_LIMITS_MESSAGE_SIZ", "; did you mean WSM_LIMITS_MESSAGE_SIZE?"),
         ("WSM_HEARTBEAT_INTERVALL", "; did you mean WSM_HEARTBEAT_INTERVAL?"),
-        ("WSM_", ""),
+        ("WSM_0123456789", ""),
     ],
 )
 def test_a_variable_that_means_nothing_is_a_sentence(variable: str, hint: str) -> None:

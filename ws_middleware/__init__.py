@@ -10,6 +10,7 @@ from .config import INHERIT, Heartbeat, Limits, Policy, ServerLimits
 from .errors import (
     BadMessage,
     BrokerRequired,
+    BrokerUnavailable,
     ConfigError,
     ConnectionClosed,
     MessageTooBig,
@@ -38,6 +39,7 @@ __all__ = [
     "BadMessage",
     "BlockingWebSocket",
     "BrokerRequired",
+    "BrokerUnavailable",
     "ConfigError",
     "ConnectionClosed",
     "FlaskAuth",

@@ -184,6 +184,9 @@ DEFAULT_HEARTBEAT: Final = Heartbeat(
 
 RefuseWith = Literal["http", "close"]
 
+#: What becomes of a peer that does not keep up.
+Slow = Literal["close", "drop_oldest", "latest_only"]
+
 
 class Policy(TypedDict, total=False):
     """What an app says once and a route may say again. All optional, all keyword arguments."""
@@ -202,6 +205,9 @@ class Policy(TypedDict, total=False):
     #: "http": refusals are HTTP answers, which a browser shows its script as 1006. "close": a 101
     #: and a close frame with 4000 + status, which it can read.
     refuse_with: RefuseWith
+    #: When more waits for a peer than may: "close" it with 1013, "drop_oldest" of what waits, or
+    #: "latest_only": whenever something has to wait, only the newest message does.
+    slow: Slow
 
 
 @dataclass(frozen=True)
@@ -215,6 +221,7 @@ class EffectivePolicy:
     limits: Limits
     refuse_with: RefuseWith
     allowed_hosts: tuple[str, ...] | None = None
+    slow: Slow = "close"
 
     @property
     def is_ambient(self) -> bool:

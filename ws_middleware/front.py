@@ -284,6 +284,7 @@ def _describe(endpoint: Endpoint) -> str:
         "message_size": limits.message_size,
         "outbound_bytes": limits.outbound_bytes,
         "refuse_with": policy.refuse_with,
+        "slow": policy.slow,
     }
     told = " ".join(f"{name}={value}" for name, value in parts.items())
     return f"{endpoint.route.path} [{endpoint.route.shape.value}] {told}"

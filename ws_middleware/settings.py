@@ -20,6 +20,7 @@ from .config import (
     Policy,
     RefuseWith,
     ServerLimits,
+    Slow,
 )
 from .errors import ConfigError
 
@@ -50,6 +51,9 @@ _PREFIX: Final = "WSM_"
 
 #: Settings that are lists: comma-separated in a variable.
 _LISTS: Final = ("origins", "allowed_hosts", "trusted_proxies")
+
+#: Settings that are one of a few words; the first is the default.
+_WORDS: Final = {"refuse_with": get_args(RefuseWith), "slow": get_args(Slow)}
 
 #: Messages of audiences stay in the process; the second says that this is meant so.
 MEMORY: Final = "memory://"
@@ -173,6 +177,7 @@ def resolve_policy(settings: Settings, route: Policy, where: str) -> EffectivePo
         heartbeat=_resolve_heartbeat(settings, route),
         limits=_resolve_limits(settings, route),
         refuse_with=route.get("refuse_with", settings.get("refuse_with", "http")),
+        slow=route.get("slow", settings.get("slow", "close")),
     )
     if policy.origins == "*" and policy.is_ambient:
         msg = (
@@ -244,7 +249,10 @@ _CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     **dict.fromkeys(_SWITCHES, (_is_switch, "True or False")),
     "drain_over": (_is_time, "seconds, 0 or more, or None"),
     "broker": ((MEMORY, PER_PROCESS).__contains__, f"{MEMORY!r} or {PER_PROCESS!r}"),
-    "refuse_with": (get_args(RefuseWith).__contains__, "'http' or 'close'"),
+    **{
+        name: (words.__contains__, " or ".join(repr(word) for word in words))
+        for name, words in _WORDS.items()
+    },
     "auth": (_is_call, "a callable"),
     "authorize": (_is_call, "a callable"),
 }
@@ -267,7 +275,7 @@ def _variables() -> dict[str, tuple[str, str | None]]:
     """Return every variable there is: its name, the setting, the field of a group."""
     known: dict[str, tuple[str, str | None]] = {
         f"{_PREFIX}{name.upper()}": (name, None)
-        for name in (*_LISTS, "broker", "refuse_with", *_SWITCHES, *_NUMBERS)
+        for name in (*_LISTS, "broker", *_WORDS, *_SWITCHES, *_NUMBERS)
     }
     for group, kind in _GROUPS.items():
         for part in fields(kind):

@@ -56,8 +56,8 @@ class WebSockets:
         auth_threads: threads for `def` authenticators and `authorize`.
         tls_takeover: whether connections are taken out of WSGI servers that end TLS themselves, by
             giving methods of another socket to the server's `ssl.SSLSocket`. Off: refused with 501.
-        policy: `auth`, `authorize`, `origins`, `heartbeat`, `limits`, `refuse_with`: what holds for
-            every route that does not say otherwise. See `ws_middleware.config.Policy`.
+        policy: `auth`, `authorize`, `origins`, `heartbeat`, `limits`, `refuse_with`, `slow`: what
+            holds for every route that does not say otherwise. See `ws_middleware.config.Policy`.
 
     What is not given is taken from the host's configuration (Flask: `app.config["WEBSOCKETS"]`,
     Django: `settings.WEBSOCKETS`), then from `WSM_*` variables, then from the defaults.

@@ -308,8 +308,12 @@ class Connection(Link, Protocol):
     def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
         """Queue a message; a receipt if more than 64 KiB wait for the peer, else `None`."""
 
+    @property
+    def may_drop(self) -> bool:
+        """Whether a message too many is dropped, and the peer not closed. From any thread."""
+
     def too_slow(self) -> None:
-        """More waits for the peer than may: close it with 1013."""
+        """More waits for the peer than may: close it with 1013, or drop, as its route has it."""
 
     def ping(self, receipt: Receipt[float]) -> None:
         """Send a ping whose pong resolves `receipt`."""

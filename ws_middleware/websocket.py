@@ -8,6 +8,7 @@ names) is checked in the caller's thread, where the exception belongs.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from .codec import dump_json, load_json
@@ -32,7 +33,7 @@ _READY: Final[Receipt[None]] = Receipt.ready(None)
 #: Messages that a handler takes in one turn of the loop; then the others have theirs.
 _STREAK: Final = 64
 
-#: Guards the counts of what threads have posted; held for an addition. (A child of a fork has no
+#: Guards what threads have posted; held for an addition. (A child of a fork has no
 #: open websocket, so it never needs this one.)
 _posting: Final = Lock()
 
@@ -53,6 +54,7 @@ class WebSocket:
         "_inbox",
         "_limits",
         "_posted",
+        "_posted_bytes",
         "_rooms",
         "_streak",
         "_waiter",
@@ -100,7 +102,9 @@ class WebSocket:
         self._waiter: asyncio.Future[None] | None = None
         self._close_code: int | None = None
         self._close_reason = ""
-        self._posted = 0
+        #: What threads have sent and the loop has not taken; made when one does.
+        self._posted: deque[tuple[EncodedMessage, Receipt[None]]] | None = None
+        self._posted_bytes = 0
         self._streak = 0
         #: What `close` was called with, before the loop has come to it.
         self._closing: tuple[int, str] | None = None
@@ -160,29 +164,50 @@ class WebSocket:
         return self._post_send(EncodedMessage(message))
 
     def _post_send(self, message: EncodedMessage) -> Receipt[None]:
+        """Send from another thread: bytes on their way to the loop wait for the peer, too."""
         receipt: Receipt[None] = Receipt()
-        size = len(message)
         with _posting:
-            fits = self._posted + size <= self._limits.outbound_bytes
-            self._posted += size if fits else 0
-        if not fits:
-            # Bytes on their way to the loop wait for the peer too, and are bounded with the rest.
+            if self._posted is None:
+                self._posted = deque()
+            dropped = self._make_room(self._posted, len(message))
+            if dropped is not None:
+                self._posted.append((message, receipt))
+                self._posted_bytes += len(message)
+        if dropped is None:
             self.link.run(self.link.too_slow)
             receipt.fail(self._ended())
             return receipt
-
-        def deliver() -> None:
-            with _posting:
-                self._posted -= size
-            waiting = self.link.send(message)
-            if waiting is None:
-                receipt.resolve(None)
-            else:
-                waiting.add_done_callback(lambda: _copy(waiting, receipt))
-
-        if not self.link.run(deliver):
+        for each in dropped:
+            each.resolve(None)
+        if not self.link.run(self._send_posted):
             receipt.fail(self._ended())
         return receipt
+
+    def _make_room(
+        self, posted: deque[tuple[EncodedMessage, Receipt[None]]], size: int
+    ) -> list[Receipt[None]] | None:
+        """Return the receipts of what had to be dropped; `None` if nothing may be."""
+        dropped: list[Receipt[None]] = []
+        while self._posted_bytes + size > self._limits.outbound_bytes:
+            if not self.link.may_drop:
+                return None
+            message, receipt = posted.popleft()
+            self._posted_bytes -= len(message)
+            dropped.append(receipt)
+        return dropped
+
+    def _send_posted(self) -> None:
+        with _posting:
+            message, receipt = self._posted.popleft() if self._posted else (None, _READY)
+            self._posted_bytes -= 0 if message is None else len(message)
+        if message is None:  # it has made room for a later one
+            self.link.too_slow()
+            return
+        waiting = self.link.send(message)
+        if waiting is None:
+            receipt.resolve(None)
+        else:
+            waiting.add_done_callback(lambda: _copy(waiting, receipt))
 
     def _check_size(self, size: int) -> None:
         if size > self._limits.outbound_bytes:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, get_args
 
 from ws_middleware import (
     Anonymous,
@@ -28,6 +28,7 @@ from ws_middleware import (
     WebSocket,
     WebSockets,
 )
+from ws_middleware.config import Slow
 from ws_middleware.core.session import Session
 from ws_middleware.net.link import SocketLink
 from ws_middleware.net.serving import Server
@@ -206,6 +207,11 @@ def make_sockets(options: argparse.Namespace, handlers: Handlers) -> WebSockets:
     routes = {path: sockets.route(path) for path in conversations}
     for path, handler in conversations.items():
         routes[path](handlers.counted(handler))
+
+    for slow in get_args(Slow)[1:]:
+        sockets.route(f"/burst-{slow}", slow=slow)(handlers.counted(burst))
+        event = sockets.route(f"/burst-events-{slow}", slow=slow)
+        event.on_message(burst_event)
 
     @sockets.route("/sweep")
     async def sweep(ws: WebSocket) -> None:

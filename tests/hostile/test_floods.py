@@ -12,7 +12,7 @@ import pytest
 from tests.support import BINARY, PING, TEXT, close_frame, frame, head
 
 from .attack import ACROSS, KIB, MIB, TICK, Latencies, Peer, both_loops, in_parallel, wait_until
-from .server import burst_message
+from .server import BURST_COUNT, burst_message
 
 if TYPE_CHECKING:
     from .attack import Target
@@ -95,6 +95,27 @@ def test_a_slow_consumer_is_closed_with_1013(attack: Attack, loop: str, path: st
     print(f"\n{path} on {loop}: {memory.growth / MIB:+.2f} MiB, {others}")
 
     others.check()
+    assert memory.growth < OUTBOUND_BYTES + ALLOCATOR
+
+
+@pytest.mark.parametrize("slow", ["drop_oldest", "latest_only"])
+@pytest.mark.parametrize("path", ["/burst", "/burst-events"])
+def test_a_slow_consumer_may_miss_messages_instead(
+    attack: Attack, loop: str, path: str, slow: str
+) -> None:
+    target = attack("default", loop)
+
+    with target.memory() as memory, target.peer(f"{path}-{slow}", receive_buffer=4 * KIB) as peer:
+        peer.send(frame(TEXT, b"begin"))
+        time.sleep(ACROSS)  # it sleeps, and wakes up in time
+        numbers = [int.from_bytes(peer.read_data().payload[:4], "big")]
+        while numbers[-1] < BURST_COUNT - 1:
+            numbers.append(int.from_bytes(peer.read_data().payload[:4], "big"))
+        peer.send(close_frame(1000))
+        wait_until(lambda: f"dropped={BURST_COUNT - len(numbers)}" in target.log, 5)
+
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) < BURST_COUNT
     assert memory.growth < OUTBOUND_BYTES + ALLOCATOR
 
 

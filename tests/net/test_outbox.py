@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ws_middleware.config import DEFAULT_LIMITS, Limits
 from ws_middleware.net.outbox import Outbox
 from ws_middleware.types import EncodedMessage
 
+if TYPE_CHECKING:
+    from ws_middleware.config import Slow
 
-def outbox(**limits: int) -> Outbox:
-    return Outbox(Limits(**limits).inherit(DEFAULT_LIMITS))
+
+def outbox(slow: Slow = "close", **limits: int) -> Outbox:
+    return Outbox(Limits(**limits).inherit(DEFAULT_LIMITS), slow)
+
+
+def texts(box: Outbox) -> list[str]:
+    return [box.take().payload.decode() for _ in range(len(box))]
 
 
 def test_what_was_put_is_taken_in_its_order_and_counted() -> None:
@@ -55,3 +64,32 @@ def test_clear_forgets_all() -> None:
     box.put(b"abc", 0)
     box.clear()
     assert (len(box), box.bytes) == (0, 0)
+
+
+def test_the_oldest_make_room() -> None:
+    box = outbox("drop_oldest", outbound_bytes=10)
+    assert all(box.put(text, 0) for text in ("aaaa", "bbbb", "cc", "dddd", "e"))
+    assert (len(box), box.bytes, box.dropped) == (3, 7, 2)
+    assert texts(box) == ["cc", "dddd", "e"]
+
+
+def test_the_oldest_make_room_by_number_too() -> None:
+    box = outbox("drop_oldest", outbound_messages=2)
+    assert all(box.put(text, 0) for text in "abc")
+    assert texts(box) == ["b", "c"]
+
+
+def test_one_that_would_not_fit_alone_is_dropped_itself() -> None:
+    box = outbox("drop_oldest", outbound_bytes=10)
+    box.put("aaaa", 0)
+    assert box.put("bbbb", 7)
+    assert (len(box), box.bytes, box.dropped) == (0, 0, 2)
+
+
+def test_only_the_newest_waits() -> None:
+    box = outbox("latest_only", outbound_bytes=10)
+    assert all(box.put(text, 3) for text in ("aa", "bb", "cc"))
+    assert box.dropped == 2
+    assert texts(box) == ["cc"]
+    assert box.put("x" * 8, 3)
+    assert (len(box), box.dropped) == (0, 3)

@@ -364,5 +364,6 @@ class Engine:
             after=self.clock.now() - opened,
             taken=link.taken,
             sent=link.sent,
+            dropped=link.dropped,
         )
         server.ended()

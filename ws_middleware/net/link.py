@@ -82,6 +82,11 @@ class SocketLink(asyncio.BufferedProtocol):
         self._unread_since: float | None = None
         self._abort_at: float | None = None
 
+    @property
+    def dropped(self) -> int:
+        """Messages that a slow peer missed, by its route's policy."""
+        return self._out.dropped
+
     # --- what asyncio calls ------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -352,7 +357,7 @@ class SocketLink(asyncio.BufferedProtocol):
         now = self.runtime.clock.now()
         self._session.accept(policy, subprotocol=websocket.subprotocol, headers=headers, now=now)
         self._websocket = websocket
-        self._out.open(policy.limits)
+        self._out.open(policy.limits, policy.slow)
         self._expires = expires
         self._disarm()
 
@@ -424,8 +429,16 @@ class SocketLink(asyncio.BufferedProtocol):
         self._flush_soon()
         return True
 
+    @property
+    def may_drop(self) -> bool:
+        """Whether a peer that does not keep up misses messages, and is not closed."""
+        return self._out.may_drop
+
     def too_slow(self) -> None:
-        """The peer does not keep up: what waits is dropped, and it is told why."""
+        """The peer does not keep up: one message is dropped; or all that waits, and it is told."""
+        if self._out.may_drop:
+            self._out.drop_one()
+            return
         size, count = self._out.waiting
         self._out.drop()
         why = f"slow_consumer: {size} bytes in {count} messages waiting"

@@ -74,10 +74,12 @@ def log_open(websocket: WebSocket) -> None:
     )
 
 
-def log_close(websocket: WebSocket, closed: Closed, *, after: float, taken: int, sent: int) -> None:
+def log_close(
+    websocket: WebSocket, closed: Closed, *, after: float, taken: int, sent: int, dropped: int
+) -> None:
     """One line for a socket that has ended. `why` may hold what the peer said: its reason."""
     _log.info(
-        "close id=%s code=%d by=%s why=%s after=%.0fs in=%d out=%d",
+        "close id=%s code=%d by=%s why=%s after=%.0fs in=%d out=%d%s",
         websocket.id,
         closed.code,
         closed.by,
@@ -85,6 +87,7 @@ def log_close(websocket: WebSocket, closed: Closed, *, after: float, taken: int,
         after,
         taken,
         sent,
+        f" dropped={dropped}" if dropped else "",
         extra={
             "ws_id": websocket.id,
             "ws_route": websocket.route_name,

@@ -1,4 +1,8 @@
-"""Whole messages that wait for a peer whose transport takes no more, counted."""
+"""Whole messages that wait for a peer whose transport takes no more, counted.
+
+What becomes of one too many is the route's `slow` policy: the socket is closed, the oldest are
+dropped, or only the newest ever waits.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import TYPE_CHECKING
 from ws_middleware.types import EncodedMessage
 
 if TYPE_CHECKING:
-    from ws_middleware.config import Limits
+    from ws_middleware.config import Limits, Slow
 
 __all__ = ["Outbox"]
 
@@ -16,26 +20,54 @@ __all__ = ["Outbox"]
 class Outbox:
     """One link's. Messages wait by reference: many links can wait for the same bytes."""
 
-    __slots__ = ("_limits", "_messages", "bytes")
+    __slots__ = ("_limits", "_messages", "_slow", "bytes", "dropped")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, slow: Slow = "close") -> None:
         self._limits = limits
+        self._slow = slow
         self._messages: deque[EncodedMessage] = deque()
         self.bytes = 0
+        #: Messages that were dropped for newer ones.
+        self.dropped = 0
 
     def __len__(self) -> int:
         return len(self._messages)
 
+    @property
+    def may_drop(self) -> bool:
+        """Whether messages are dropped rather than the socket closed."""
+        return self._slow != "close"
+
     def put(self, message: str | bytes | EncodedMessage, elsewhere: int) -> bool:
-        """Add one; False if it is over the limits, with `elsewhere` bytes waiting further on."""
+        """Add one, with `elsewhere` bytes waiting further on; False if the socket is to be closed.
+
+        Where messages may be dropped, older ones make room; one that would not fit alone is dropped
+        itself.
+        """
         encoded = message if isinstance(message, EncodedMessage) else EncodedMessage(message)
-        waiting = self.bytes + elsewhere + len(encoded)
-        full = len(self._messages) >= self._limits.outbound_messages
-        if full or waiting > self._limits.outbound_bytes:
-            return False
+        if self._slow == "latest_only":
+            self._drop(len(self._messages))
+        while not self._fits(len(encoded), elsewhere):
+            if not self.may_drop:
+                return False
+            if not self._messages:
+                self.dropped += 1
+                return True
+            self._drop(1)
         self._messages.append(encoded)
         self.bytes += len(encoded)
         return True
+
+    def _fits(self, size: int, elsewhere: int) -> bool:
+        return (
+            len(self._messages) < self._limits.outbound_messages
+            and self.bytes + elsewhere + size <= self._limits.outbound_bytes
+        )
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            self.take()
+        self.dropped += count
 
     def take(self) -> EncodedMessage:
         """Return the oldest; there must be one."""

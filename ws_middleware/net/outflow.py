@@ -17,7 +17,7 @@ from .outbox import Outbox
 if TYPE_CHECKING:
     import asyncio
 
-    from ws_middleware.config import Limits
+    from ws_middleware.config import Limits, Slow
     from ws_middleware.core.session import Session
     from ws_middleware.types import EncodedMessage
 
@@ -55,10 +55,25 @@ class Outflow:
         self._burst = 0
         self._stalled: tuple[float, int] | None = None
 
-    def open(self, limits: Limits) -> None:
-        """Take messages, within `limits`."""
+    def open(self, limits: Limits, slow: Slow = "close") -> None:
+        """Take messages, within `limits`; `slow` says what becomes of one too many."""
         self._limits = limits
-        self._outbox = Outbox(limits)
+        self._outbox = Outbox(limits, slow)
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped for newer ones."""
+        return 0 if self._outbox is None else self._outbox.dropped
+
+    @property
+    def may_drop(self) -> bool:
+        """Whether one message too many costs messages, and not the socket. From any thread."""
+        return self._outbox is not None and self._outbox.may_drop
+
+    def drop_one(self) -> None:
+        """Count a message that did not even get here."""
+        if self._outbox is not None:
+            self._outbox.dropped += 1
 
     @property
     def waiting(self) -> tuple[int, int]:
