@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.redis_server import RedisServer, find_redis
 from tests.support import RawPeer
 
 if TYPE_CHECKING:
@@ -45,3 +47,16 @@ def serve() -> Iterator[Callable[[WebSockets], Served]]:
     yield start
     for sockets in served:
         sockets.close(timeout=3).result(10)
+
+
+@pytest.fixture
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of the test's own, which it may kill, stop and start again."""
+    command = find_redis()
+    if command is None:
+        assert "CI" not in os.environ, "redis-server is missing"
+        pytest.skip("redis-server is missing")
+    server = RedisServer(command, tmp_path_factory.mktemp("r"))
+    server.start()
+    yield server
+    server.kill()

@@ -23,6 +23,7 @@ from .gate.auth.anonymous import Anonymous
 from .gate.auth.jwt import JWTAuth
 from .hub.audience import Audience
 from .hub.hub import Sent
+from .publisher import Publisher
 from .receipt import Receipt
 from .route import Route
 from .sockets import WebSockets
@@ -50,6 +51,7 @@ __all__ = [
     "MessageTooBig",
     "Policy",
     "Principal",
+    "Publisher",
     "Receipt",
     "Refused",
     "Route",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ws_middleware.errors import BrokerUnavailable
@@ -155,8 +154,7 @@ class Bus:
         channel = channel_of(self._prefix, address)
         if channel == self._own:  # a socket of ours, or of nobody
             return Receipt.ready(True)  # noqa: FBT003
-        socket = address.name if address.kind == "socket" else ""
-        stamped = replace(envelope, node=self._node, socket=socket)
+        stamped = envelope.to(address, self._node)
 
         def act() -> None:
             taken = self._publish(channel, stamped)

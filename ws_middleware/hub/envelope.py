@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from urllib.parse import quote
@@ -99,6 +99,10 @@ class Envelope:
     node: str = ""
     #: The one socket that is meant, on a node's channel.
     socket: str = ""
+
+    def to(self, address: Address, node: str = "") -> Envelope:
+        """Return it as `node` sends it to `address`: what the channel does not say is in it."""
+        return replace(self, node=node, socket=address.name if address.kind == "socket" else "")
 
 
 # --- channels ------------------------------------------------------------------------------------

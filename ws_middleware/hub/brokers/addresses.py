@@ -7,10 +7,13 @@ import itertools
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
+import redis
+import redis.sentinel
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.retry import Retry as BlockingRetry
 
 from ws_middleware.errors import ConfigError
 
@@ -109,6 +112,37 @@ class Servers:
         connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         return connection
 
+    def client(self, patience: float) -> redis.Redis:
+        """Return a client for threads, of the next server that may be tried.
+
+        `patience` is in seconds, for its connection and again for each answer.
+
+        Raises:
+            RedisError, OSError: no sentinel knows where the service is.
+        """
+        options: dict[str, Any] = {
+            "socket_timeout": patience,
+            "socket_connect_timeout": patience,
+            "retry": BlockingRetry(NoBackoff(), 0),
+            "client_name": "ws_middleware",
+        }
+        url = next(self._urls)
+        pool = redis.ConnectionPool.from_url(url, **options)
+        if self._kind == "sentinel":
+            where = (pool.connection_kwargs["host"], pool.connection_kwargs.get("port", 26379))
+            sentinel = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+                [where], sentinel_kwargs={"socket_timeout": patience}
+            )
+            host, port = sentinel.discover_master(  # type: ignore[no-untyped-call]
+                self._service
+            )
+            pool.connection_kwargs.update(host=host, port=port)
+        return redis.Redis(connection_pool=pool)
+
+    @property
+    def _service(self) -> str:
+        return unquote(self._path.strip("/"))
+
     async def _find_master(self, url: str) -> tuple[str, int]:
         kwargs = ConnectionPool.from_url(url).connection_kwargs
         where = (kwargs["host"], kwargs.get("port", 26379))
@@ -116,7 +150,7 @@ class Servers:
             [where], sentinel_kwargs={"socket_timeout": _CONNECT}
         )
         try:
-            host, port = await sentinel.discover_master(unquote(self._path.strip("/")))
+            host, port = await sentinel.discover_master(self._service)
         finally:
             for each in sentinel.sentinels:
                 await each.aclose()

@@ -1,0 +1,161 @@
+"""The audiences of an app, for processes that serve no socket: task queues, scripts, cron.
+
+No app, no loop, no thread: each call publishes in the calling thread.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import ConfigError
+from .hub.audience import Audience
+from .hub.envelope import Close, Envelope, channel_of, write
+from .hub.hub import Sent
+from .hub.registry import Address
+from .names import Name, as_name
+from .receipt import Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .hub.registry import Member
+    from .types import EncodedMessage
+
+__all__ = ["Publisher"]
+
+#: What channels begin with where nothing else is said.
+DEFAULT_PREFIX: Final = "wsm"
+
+
+class Publisher:
+    """Sends to the sockets that other processes serve.
+
+    Every send and close waits until the broker has taken it, at most two seconds, or raises
+    `BrokerUnavailable`; nothing is kept to be sent later. From any thread; a forked child may use
+    its parent's.
+
+    Args:
+        url: of the broker, as the app has it in `WebSockets(broker=...)`.
+        prefix: as the app has it in `WebSockets(prefix=...)`.
+        secret: as the app has it in `WebSockets(broker_secret=...)`.
+
+    Raises:
+        ConfigError: the URL is no broker's.
+    """
+
+    def __init__(
+        self, url: str, *, prefix: str = DEFAULT_PREFIX, secret: str | bytes | None = None
+    ) -> None:
+        self._sender = _Sender(url, prefix, secret.encode() if isinstance(secret, str) else secret)
+
+    def __repr__(self) -> str:
+        return f"<Publisher {self._sender}>"
+
+    def route(self, name: str) -> PublisherRoute:
+        """Return the audiences of one route, by its name: its path, parameters written as `*`.
+
+        Raises:
+            ValueError: it is no name.
+        """
+        return PublisherRoute(self._sender, as_name(name, "route name"))
+
+    def room(self, name: Name) -> Audience[Any]:
+        """Return the sockets of all routes that are in a room.
+
+        Raises:
+            TypeError, ValueError: it is no name for a room.
+        """
+        return Audience(self._sender, Address("room", as_name(name, "room")))
+
+    def user(self, id: Name) -> Audience[Any]:  # noqa: A002 - what it is
+        """Return the sockets of all routes that belong to a user: every tab.
+
+        Raises:
+            TypeError, ValueError: it is no id of a user.
+        """
+        return Audience(self._sender, Address("user", as_name(id, "user id")))
+
+    def socket(self, id: str) -> Audience[Any]:  # noqa: A002 - what it is
+        """Return the one socket with this id, if it is there.
+
+        Raises:
+            TypeError, ValueError: it is no id of a socket.
+        """
+        return Audience(self._sender, Address("socket", as_name(id, "socket id")))
+
+    @property
+    def everyone(self) -> Audience[Any]:
+        """All sockets of all routes."""
+        return Audience(self._sender, Address("everyone"))
+
+
+class PublisherRoute:
+    """The audiences of one route."""
+
+    def __init__(self, sender: _Sender, name: str) -> None:
+        self._sender = sender
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<PublisherRoute {self.name}>"
+
+    def room(self, name: Name) -> Audience[Any]:
+        """Return the sockets of this route that are in a room.
+
+        Raises:
+            TypeError, ValueError: it is no name for a room.
+        """
+        return Audience(self._sender, Address("room", as_name(name, "room"), self.name))
+
+    def user(self, id: Name) -> Audience[Any]:  # noqa: A002 - what it is
+        """Return the sockets of this route that belong to a user: every tab.
+
+        Raises:
+            TypeError, ValueError: it is no id of a user.
+        """
+        return Audience(self._sender, Address("user", as_name(id, "user id"), self.name))
+
+    @property
+    def everyone(self) -> Audience[Any]:
+        """All sockets of this route."""
+        return Audience(self._sender, Address("everyone", "", self.name))
+
+
+class _Sender:
+    """What an audience sends by, where there is no hub."""
+
+    def __init__(self, url: str, prefix: str, secret: bytes | None) -> None:
+        scheme = url.partition(":")[0]
+        if not scheme.startswith("redis"):
+            msg = f"Publisher needs what other processes hear, a redis:// URL; got {scheme}://"
+            raise ConfigError(msg)
+        from .hub.brokers.post import Post  # noqa: PLC0415 - the extra "redis"
+
+        self._post = Post(url)
+        self._prefix = prefix
+        self._secret = secret
+
+    def __repr__(self) -> str:
+        return repr(self._post)
+
+    def send(
+        self, address: Address, message: EncodedMessage, exclude: frozenset[str]
+    ) -> Receipt[Sent]:
+        return self._tell(address, Envelope(message, exclude))
+
+    def close(self, address: Address, code: int, reason: str, over: float) -> Receipt[Sent]:
+        return self._tell(address, Envelope(Close(code, reason, over)))
+
+    def _tell(self, address: Address, envelope: Envelope) -> Receipt[Sent]:
+        channel = channel_of(self._prefix, address)
+        named = envelope.to(address)
+        data = write(named, channel=channel, now=time.time(), secret=self._secret)
+        self._post.publish(channel, data)
+        return Receipt.ready(Sent(0, published=True))
+
+    def count(self, address: Address) -> int:  # noqa: ARG002 - none is of this process
+        return 0
+
+    def local(self, address: Address) -> Iterator[Member]:  # noqa: ARG002
+        return iter(())
