@@ -170,8 +170,9 @@ def test_several_workers_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> No
         [
             (
                 "error: WEB_CONCURRENCY=4: several worker processes, and nothing carries messages "
-                "between them: a send to an audience raises BrokerRequired. Run one worker "
-                "(gunicorn --workers 1 --threads N), or say that you mean it: "
+                "between them: a send to an audience raises BrokerRequired. Let Redis carry them, "
+                'WebSockets(broker="redis://localhost:6379/0"), run one worker (gunicorn '
+                "--workers 1 --threads N), or say that you mean it: "
                 'WebSockets(broker="memory://per-process")'
             ),
         ],

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .hub.hub import Hub
     from .route import Route
 
-__all__ = ["Front", "Host", "NoHost", "check_origins"]
+__all__ = ["Front", "Host", "NoHost", "check_broker", "check_origins"]
 
 _log: Final = logging.getLogger("ws_middleware.settings")
 
@@ -114,6 +114,8 @@ class Front:
         self._hub = hub
         self._group = group
         self._lock = lock
+        #: Whether a server has called a door of its, so that this process serves sockets.
+        self.is_called = False
         #: What a page must not be opened at.
         self.paths = PathSet()
         self._routes: list[Route] = []
@@ -140,20 +142,27 @@ class Front:
             ConfigError: a value is wrong.
             TypeError: there is no such setting.
         """
-        self._read_environ()
+        self.read_environ()
         own = self.host.settings
         given = {*self.settings.code, *own, *self.settings.environ}
         told = {**self.host.defaults(given), **own}
         self.settings.add_host(told, self.host.where)
         check_origins(told)
+        check_broker(told)
 
-    def _read_environ(self) -> None:
+    def read_environ(self) -> None:
+        """Take the WSM_* variables.
+
+        Raises:
+            ConfigError: a value is wrong.
+        """
         self.settings.add_environ(os.environ)
-        try:
-            check_origins(self.settings.environ)
-        except ConfigError as error:
-            msg = f"WSM_ORIGINS: {error}"
-            raise ConfigError(msg) from None
+        for check, variable in ((check_origins, "WSM_ORIGINS"), (check_broker, "WSM_BROKER")):
+            try:
+                check(self.settings.environ)
+            except ConfigError as error:
+                msg = f"{variable}: {error}"
+                raise ConfigError(msg) from None
 
     def resolve(self, route: Route) -> Endpoint:
         """Return a route as this app serves it.
@@ -222,7 +231,7 @@ class Front:
 
     def make_engine(self, make: Callable[..., Engine]) -> Engine:
         """Put the settings together; `make` is `Engine`, or the test kit's."""
-        self._read_environ()
+        self.read_environ()
         for sentence in unknown_variables():
             _log.warning("%s", sentence)
         engine = make(self.settings, self._hub, self.host.context)
@@ -251,9 +260,10 @@ class Front:
         self._lock = lock
         self._serving = None
 
-    def note_siblings(self) -> None:
-        """The server has sibling workers: audience messages would reach only a part."""
-        if self.settings.broker == MEMORY:
+    def note_call(self, has_siblings: bool) -> None:  # noqa: FBT001 - a WSGI server's word
+        """A server has called a door: it serves; with siblings, messages would miss a part."""
+        self.is_called = True
+        if has_siblings and self.settings.broker == MEMORY:
             self._hub.has_siblings = True
 
 
@@ -269,6 +279,23 @@ def check_origins(given: Mapping[str, Any]) -> None:
             msg = f"origins takes 'same-origin', '*' or a list of origins, got {origins!r}"
             raise ConfigError(msg)
         OriginRule(origins if isinstance(origins, str) else tuple(origins), ambient=False)
+
+
+def check_broker(given: Mapping[str, Any]) -> None:
+    """Refuse a broker that cannot be used where it is given, and not first when a door opens.
+
+    Raises:
+        ConfigError: `given["broker"]` is no URL, or redis-py is not installed.
+    """
+    broker = str(given.get("broker", MEMORY))
+    if not broker.startswith("redis"):
+        return
+    try:
+        from .hub.brokers.addresses import Servers  # noqa: PLC0415 - the extra "redis"
+    except ImportError:
+        msg = "a redis:// broker needs redis-py: python -m pip install 'ws-middleware[redis]'"
+        raise ConfigError(msg) from None
+    Servers(broker)
 
 
 def _describe(endpoint: Endpoint) -> str:

@@ -13,7 +13,10 @@ from .receipt import Receipt, when_all
 
 if TYPE_CHECKING:
     from .front import Host
+    from .hub.brokers.post import Post
+    from .hub.envelope import Envelope
     from .hub.hub import Hub
+    from .hub.registry import Address
     from .route import Route
 
 __all__ = ["Fronts"]
@@ -36,6 +39,8 @@ class Fronts:
         self._all.add(self._bare)
         self._only: Front | None = None
         self._apps = 0
+        self._post: Post | None = None
+        hub.reach = self._reach
         _instances.add(self)
 
     def _make(self, host: Host) -> Front:
@@ -94,6 +99,39 @@ class Fronts:
             msg = f"init_app() was never called for {app!r}"
             raise ConfigError(msg)
         return front
+
+    # --- other processes ---------------------------------------------------------------------
+
+    def _reach(self, address: Address, envelope: Envelope) -> Receipt[bool] | None:
+        """Tell other processes while no loop of ours does: start one, if this process serves.
+
+        Any other process waits for the broker here, and leaves nothing behind.
+
+        Raises:
+            BrokerUnavailable: it does not serve, and the broker has not taken the message.
+        """
+        front = self._remote()
+        if front is None:
+            return None
+        if front.is_called or front.engine is not None:
+            front.open()[1].ensure()
+            bus = self._hub.bus
+            return None if bus is None else bus.publish(address, envelope)
+        settings, post = front.settings, self._post
+        if post is None:
+            from .hub.brokers.post import Post  # noqa: PLC0415 - the extra "redis"
+
+            post = self._post = Post(settings.broker, settings.prefix, settings.broker_secret)
+        post.send(address, envelope)
+        return Receipt.ready(True)  # noqa: FBT003 - it has been taken
+
+    def _remote(self) -> Front | None:
+        """Return a front whose broker other processes hear; one that serves, if there is one."""
+        with self._lock:
+            if self._bare.engine is None and not self._apps:
+                self._bare.read_environ()
+            fronts = [each for each in self._all if each.settings.is_remote]
+        return min(fronts, key=lambda each: not each.is_called, default=None)
 
     # --- for all of them ---------------------------------------------------------------------
 

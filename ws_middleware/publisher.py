@@ -5,16 +5,16 @@ No app, no loop, no thread: each call publishes in the calling thread.
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .hub.audience import Audience
-from .hub.envelope import Close, Envelope, channel_of, write
+from .hub.envelope import Close, Envelope
 from .hub.hub import Sent
 from .hub.registry import Address
 from .names import Name, as_name
 from .receipt import Receipt
+from .settings import DEFAULT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from .types import EncodedMessage
 
 __all__ = ["Publisher"]
-
-#: What channels begin with where nothing else is said.
-DEFAULT_PREFIX: Final = "wsm"
 
 
 class Publisher:
@@ -132,9 +129,7 @@ class _Sender:
             raise ConfigError(msg)
         from .hub.brokers.post import Post  # noqa: PLC0415 - the extra "redis"
 
-        self._post = Post(url)
-        self._prefix = prefix
-        self._secret = secret
+        self._post = Post(url, prefix, secret)
 
     def __repr__(self) -> str:
         return repr(self._post)
@@ -148,10 +143,7 @@ class _Sender:
         return self._tell(address, Envelope(Close(code, reason, over)))
 
     def _tell(self, address: Address, envelope: Envelope) -> Receipt[Sent]:
-        channel = channel_of(self._prefix, address)
-        named = envelope.to(address)
-        data = write(named, channel=channel, now=time.time(), secret=self._secret)
-        self._post.publish(channel, data)
+        self._post.send(address, envelope)
         return Receipt.ready(Sent(0, published=True))
 
     def count(self, address: Address) -> int:  # noqa: ARG002 - none is of this process

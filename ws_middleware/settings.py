@@ -23,6 +23,7 @@ from .config import (
     Slow,
 )
 from .errors import ConfigError
+from .names import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -45,9 +46,16 @@ _SWITCHES: Final = {"tls_takeover": True}
 #: Settings of an app that are one number.
 _NUMBERS: Final = ("drain_over", *_THREAD_DEFAULTS)
 
-_APP_NAMES: Final = frozenset({"broker", "server_limits", "trusted_proxies", *_SWITCHES, *_NUMBERS})
+#: Settings that are a text.
+_TEXTS: Final = ("broker", "prefix", "broker_secret")
+
+_APP_NAMES: Final = frozenset({*_TEXTS, "server_limits", "trusted_proxies", *_SWITCHES, *_NUMBERS})
 
 _PREFIX: Final = "WSM_"
+
+#: What channels begin with where nothing else is said.
+DEFAULT_PREFIX: Final = "wsm"
+_SECRET_BYTES: Final = 32
 
 #: Settings that are lists: comma-separated in a variable.
 _LISTS: Final = ("origins", "allowed_hosts", "trusted_proxies")
@@ -58,6 +66,8 @@ _WORDS: Final = {"refuse_with": get_args(RefuseWith), "slow": get_args(Slow)}
 #: Messages of audiences stay in the process; the second says that this is meant so.
 MEMORY: Final = "memory://"
 PER_PROCESS: Final = "memory://per-process"
+#: What the URL of a broker begins with that other processes hear.
+_REMOTE: Final = ("redis://", "rediss://", "redis+", "rediss+")
 
 #: Settings that are groups of numbers: one variable for each number, WSM_LIMITS_MESSAGE_SIZE.
 _GROUPS: Final[dict[str, type[Limits | ServerLimits | Heartbeat]]] = {
@@ -132,6 +142,22 @@ class Settings:
     def broker(self) -> str:
         """What carries messages to audiences between processes."""
         return cast("str", self.get("broker", MEMORY))
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the broker is one that other processes hear."""
+        return self.broker.startswith(_REMOTE)
+
+    @property
+    def prefix(self) -> str:
+        """What this app's channels begin with."""
+        return cast("str", self.get("prefix", DEFAULT_PREFIX))
+
+    @property
+    def broker_secret(self) -> bytes | None:
+        """What envelopes are signed with, if they are."""
+        secret: str | None = self.get("broker_secret")
+        return None if secret is None else secret.encode()
 
     @property
     def trusted_proxies(self) -> tuple[str, ...]:
@@ -239,6 +265,18 @@ def _is_time(value: object) -> bool:
     return is_number and 0 <= cast("float", value) < float("inf")
 
 
+def _is_broker(value: object) -> bool:
+    return value in (MEMORY, PER_PROCESS) or (isinstance(value, str) and value.startswith(_REMOTE))
+
+
+def _is_prefix(value: object) -> bool:
+    return isinstance(value, str) and is_name(value) and not any(map(str.isspace, value))
+
+
+def _is_secret(value: object) -> bool:
+    return value is None or (isinstance(value, str) and len(value.encode()) >= _SECRET_BYTES)
+
+
 def _is_call(value: object) -> bool:
     return value is None or callable(value)
 
@@ -248,7 +286,9 @@ _CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     **dict.fromkeys(_THREAD_DEFAULTS, (_is_count, "a whole number above 0")),
     **dict.fromkeys(_SWITCHES, (_is_switch, "True or False")),
     "drain_over": (_is_time, "seconds, 0 or more, or None"),
-    "broker": ((MEMORY, PER_PROCESS).__contains__, f"{MEMORY!r} or {PER_PROCESS!r}"),
+    "broker": (_is_broker, f"{MEMORY!r}, {PER_PROCESS!r} or a URL of Redis, redis://host:6379/0"),
+    "prefix": (_is_prefix, "a name without blanks, as in 'shop'"),
+    "broker_secret": (_is_secret, "a text of 32 bytes or more"),
     **{
         name: (words.__contains__, " or ".join(repr(word) for word in words))
         for name, words in _WORDS.items()
@@ -275,7 +315,7 @@ def _variables() -> dict[str, tuple[str, str | None]]:
     """Return every variable there is: its name, the setting, the field of a group."""
     known: dict[str, tuple[str, str | None]] = {
         f"{_PREFIX}{name.upper()}": (name, None)
-        for name in (*_LISTS, "broker", *_WORDS, *_SWITCHES, *_NUMBERS)
+        for name in (*_LISTS, *_TEXTS, *_WORDS, *_SWITCHES, *_NUMBERS)
     }
     for group, kind in _GROUPS.items():
         for part in fields(kind):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from .codes import check_close
 from .errors import ConfigError
 from .flask import FlaskAuth, FlaskHost
-from .front import check_origins
+from .front import check_broker, check_origins
 from .fronts import Fronts
 from .hub.audience import Audience
 from .hub.hub import Hub
@@ -21,7 +21,8 @@ from .views import make_upgrade
 from .wsgi import WSGIMiddleware
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from _typeshed.wsgi import WSGIApplication
     from flask import Flask
@@ -39,14 +40,19 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSockets"]
 
+GapHandler = TypeVar("GapHandler", bound="Callable[[datetime, datetime], object]")
+
 
 class WebSockets:
     """WebSockets for an app: make one, give it routes, open a door.
 
     Args:
         broker: what carries audience messages between processes: "memory://" (nothing does; a send
-            raises `BrokerRequired` where there are siblings) or "memory://per-process" (nothing
-            does, and that is meant so).
+            raises `BrokerRequired` where there are siblings), "memory://per-process" (nothing does,
+            and that is meant so), or a URL of Redis, "redis://localhost:6379/0".
+        prefix: what this app's channels in the broker begin with, so that apps may share one.
+        broker_secret: a text of 32 bytes or more that all processes of the app share: what is not
+            signed with it is not taken from the broker.
         trusted_proxies: addresses or networks whose `X-Forwarded-*` headers are believed.
         server_limits: bounds of the whole front.
         drain_over: seconds over which a worker of a WSGI server that ends spreads the closes of its
@@ -71,6 +77,8 @@ class WebSockets:
         self,
         *,
         broker: str | None = None,
+        prefix: str | None = None,
+        broker_secret: str | None = None,
         trusted_proxies: Sequence[str] | None = None,
         server_limits: ServerLimits | None = None,
         drain_over: float | None = None,
@@ -85,6 +93,8 @@ class WebSockets:
         given: dict[str, Any] = dict(policy)
         own = {
             "broker": broker,
+            "prefix": prefix,
+            "broker_secret": broker_secret,
             "trusted_proxies": trusted_proxies,
             "server_limits": server_limits,
             "drain_over": drain_over,
@@ -94,6 +104,7 @@ class WebSockets:
             "tls_takeover": tls_takeover,
         }
         given.update({name: value for name, value in own.items() if value is not None})
+        check_broker(given)
         self._code = given
         self._hub = Hub()
         self._fronts = Fronts(given, self._hub)
@@ -174,6 +185,16 @@ class WebSockets:
     def _audience(self, address: Address) -> Audience[WebSocket]:
         return Audience(self._hub, address)
 
+    def on_gap(self, handler: GapHandler) -> GapHandler:
+        """Call `handler(since, until)` when messages of other processes may have been missed.
+
+        The broker was away, or this process had gone deaf, between the two times (`datetime`, UTC):
+        what matters should be fetched anew. A `def` handler runs in a thread, an `async def` one on
+        the loop; each process calls its own. As a decorator it returns the handler.
+        """
+        self._hub.gap_handlers.append(handler)
+        return handler
+
     # --- doors -------------------------------------------------------------------------------
 
     def init_app(self, app: Flask) -> None:
@@ -216,7 +237,7 @@ class WebSockets:
         """
         host = _django_host(app)
         if host is None:
-            return WSGIMiddleware(app, self._open, self._note_siblings, self._front.paths)
+            return WSGIMiddleware(app, self._open, self._note_call, self._front.paths)
         front = self._fronts.take_in(host, "wsgi()")
         host.register(self)
         return _wrap(host.wrap(app, self.upgrade), front)
@@ -224,8 +245,8 @@ class WebSockets:
     def _open(self) -> tuple[Engine, Sidecar]:
         return self._front.open()
 
-    def _note_siblings(self) -> None:
-        self._front.note_siblings()
+    def _note_call(self, has_siblings: bool) -> None:  # noqa: FBT001 - a WSGI server's word
+        self._front.note_call(has_siblings)
 
     @property
     def _front(self) -> Front:
@@ -320,7 +341,7 @@ class WebSockets:
 
 
 def _wrap(app: WSGIApplication, front: Front) -> WSGIMiddleware:
-    return WSGIMiddleware(app, front.open, front.note_siblings, front.paths)
+    return WSGIMiddleware(app, front.open, front.note_call, front.paths)
 
 
 def _django_host(app: WSGIApplication) -> DjangoHost | None:

@@ -66,12 +66,12 @@ class WSGIMiddleware:
         self,
         app: WSGIApplication,
         open_door: Callable[[], tuple[Engine, Sidecar]],
-        note_siblings: Callable[[], None],
+        note_call: Callable[[bool], None],
         paths: PathSet,
     ) -> None:
         self._app = app
         self._open_door = open_door
-        self._note_siblings = note_siblings
+        self._note_call = note_call
         self._paths = paths
         self._is_noted = False
         self._refusals = RefusalLog()
@@ -85,8 +85,7 @@ class WSGIMiddleware:
         """Pass HTTP on; answer an upgrade request."""
         if not self._is_noted:
             self._is_noted = True
-            if environ.get("wsgi.multiprocess"):
-                self._note_siblings()
+            self._note_call(bool(environ.get("wsgi.multiprocess")))
         if "HTTP_UPGRADE" in environ or "HTTP_SEC_WEBSOCKET_KEY" in environ:
             return self._upgrade(environ, start_response)
         path = environ.get("PATH_INFO") or "/"

@@ -80,7 +80,7 @@ def effective(name: str) -> object:
     settings = Settings({"auth": lambda _: None})
     if name in {each.name for each in fields(EffectivePolicy)}:
         return getattr(resolve_policy(settings, {}, "here"), name)
-    if name in {"broker", "drain_over", "server_limits", "tls_takeover", "trusted_proxies"}:
+    if hasattr(settings, name):
         return getattr(settings, name)
     return settings.threads(name)
 

@@ -58,7 +58,8 @@ def _errors(app: Flask, front: Front, endpoints: list[Endpoint]) -> Iterator[str
     if workers is not None and front.settings.broker == MEMORY:
         yield (
             f"{workers}: several worker processes, and nothing carries messages between them: a "
-            "send to an audience raises BrokerRequired. Run one worker (gunicorn --workers 1 "
+            "send to an audience raises BrokerRequired. Let Redis carry them, "
+            'WebSockets(broker="redis://localhost:6379/0"), run one worker (gunicorn --workers 1 '
             '--threads N), or say that you mean it: WebSockets(broker="memory://per-process")'
         )
     for sentence in unknown_variables():

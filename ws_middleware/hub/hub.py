@@ -7,6 +7,7 @@ takes a message or drops its peer.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from .fan_out import FanOut
     from .registry import Address, Member, Registry
 
-__all__ = ["Branch", "Hub", "Sent"]
+__all__ = ["Branch", "Hub", "Sent", "nowhere"]
 
 _SIBLINGS: Final = (
     "this server runs several worker processes, and a message sent here reaches only the sockets "
-    "of this one. Run one worker (gunicorn --workers 1 --threads N), or say that you mean it: "
+    "of this one. Let Redis carry it to the others: "
+    'WebSockets(broker="redis://localhost:6379/0"). Or run one worker (gunicorn --workers 1 '
+    "--threads N), or say that you mean it: "
     'WebSockets(broker="memory://per-process")'
 )
 
@@ -62,8 +65,14 @@ class Hub:
     def __init__(self) -> None:
         self._branches: tuple[Branch, ...] = ()
         self._lock = Lock()
+        #: Who this process is to others; the ids of its sockets begin with it.
+        self.node = secrets.token_hex(4)
         #: The way to other processes, where there is one; set before the first loop is attached.
         self.bus: Bus | None = None
+        #: Asked while there is no `bus`: tells other processes in another way, or makes one.
+        self.reach: Callable[[Address, Envelope], Receipt[bool] | None] = nowhere
+        #: Called with the wall times between which messages of others may be missing.
+        self.gap_handlers: list[Callable[..., object]] = []
         #: Whether other processes of the same server have sockets that are not reached from here.
         self.has_siblings = False
         #: What a socket may have waiting, by route: no message can be larger.
@@ -92,6 +101,7 @@ class Hub:
         self._lock = Lock()
         self._branches = ()
         self.bus = None
+        self.node = secrets.token_hex(4)
 
     def send(
         self, address: Address, message: EncodedMessage, exclude: frozenset[str]
@@ -137,9 +147,8 @@ class Hub:
         if self.has_siblings and self.bus is None:
             raise BrokerRequired(_SIBLINGS)
         local = self.deliver(address, envelope)
-        if self.bus is None:
-            return _joined(local, None)
-        return _joined(local, self.bus.publish(address, envelope))
+        tell = self.reach if self.bus is None else self.bus.publish
+        return _joined(local, tell(address, envelope))
 
     def deliver(self, address: Address, envelope: Envelope) -> Receipt[int]:
         """Do it for the sockets of this process; the receipt has their number."""
@@ -152,6 +161,10 @@ class Hub:
             if not branch.run(partial(branch.fan_out.add, job)):
                 tally.add(0)
         return tally.receipt
+
+
+def nowhere(address: Address, envelope: Envelope) -> None:
+    """There are no other processes."""
 
 
 def _joined(local: Receipt[int], published: Receipt[bool] | None) -> Receipt[Sent]:

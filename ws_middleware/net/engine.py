@@ -108,7 +108,6 @@ class Engine:
         }
         self.asker = Asker(self._in_context, self.threads["auth"])
         self.refusals = RefusalLog()
-        self._node = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._servers: dict[WebSocket, tuple[Server, float]] = {}
         self._warned: set[str] = set()
@@ -264,7 +263,7 @@ class Engine:
         """Answer 101 and serve."""
         request, endpoint = admission.candidate.request, admission.endpoint
         websocket = WebSocket(
-            id=f"{self._node}-{next(self._numbers):x}",
+            id=f"{self.hub.node}-{next(self._numbers):x}",
             link=link,
             route=endpoint.route,
             request=forget_credential(request),

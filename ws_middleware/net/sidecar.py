@@ -26,6 +26,7 @@ from .link import SocketLink
 from .listener import Listener
 from .logs import Logger, relay
 from .loops import new_loop
+from .others import connect, disconnect
 from .runtime import Runtime
 from .takeover import find_socket, take
 from .takeover_tls import TLSConnection
@@ -112,6 +113,7 @@ class Sidecar:
             started.fail(error)
             return
         loop = runtime.loop
+        bus = connect(self._engine, runtime)
         self._engine.hub.attach(runtime)
         loop.call_soon(started.resolve, runtime)
         try:
@@ -123,6 +125,8 @@ class Sidecar:
         finally:
             self._engine.hub.detach(runtime)
             with contextlib.suppress(Exception):
+                if bus is not None:
+                    loop.run_until_complete(disconnect(self._engine, bus))
                 loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
             self._engine.close()

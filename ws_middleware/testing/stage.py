@@ -14,6 +14,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ws_middleware.hub.hub import nowhere
 from ws_middleware.net.asking import Asker
 from ws_middleware.net.engine import Engine
 from ws_middleware.net.runtime import Runtime
@@ -143,6 +144,7 @@ class Stage:
         self._jobs: deque[Callable[[], None]] = deque()
         self._parked: list[Conversation] = []
         self._doors: dict[Front, tuple[_Sidecar, tuple[Engine, Sidecar] | None]] = {}
+        self._reaches: dict[Hub, Callable[..., Any]] = {}
         self._is_closed = False
         waiting.wait = self._wait
 
@@ -153,6 +155,8 @@ class Stage:
         door = self._doors.get(front)
         if door is None or door[0].is_closed:
             engine = front.make_engine(partial(_Engine, self))
+            self._reaches.setdefault(engine.hub, engine.hub.reach)
+            engine.hub.reach = nowhere  # a test has no other processes
             sidecar = _Sidecar(engine, self)
             found = front.swap((engine, sidecar))
             self._doors[front] = door = (sidecar, door[1] if door else found)
@@ -280,6 +284,8 @@ class Stage:
                 found = front.swap(before)
                 if found is None or found[1] is not sidecar:
                     front.swap(found)  # somebody else's by now
+            for hub, reach in self._reaches.items():
+                hub.reach = reach
             del waiting.wait
             self._cancel_rest()
             errors.extend(error for client in clients for error in client.take_errors())
