@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import make_server
 
 import pytest
 from flask import Flask, current_app, session
@@ -16,7 +19,7 @@ from ws_middleware import Anonymous, ConfigError, FlaskAuth, Limits, MessageTooB
 from ws_middleware.testing import Refused, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from websockets.sync.client import ClientConnection
 
@@ -282,6 +285,77 @@ def test_an_app_that_nobody_holds_is_not_held_by_us(shop: Shop) -> None:
 
 
 # --- mistakes ------------------------------------------------------------------------------------
+
+
+# --- apps that are gone --------------------------------------------------------------------------
+
+
+def ours() -> list[str]:
+    return sorted(each.name for each in threading.enumerate() if each.name.startswith("ws-"))
+
+
+def is_over(condition: Callable[[], bool]) -> bool:
+    """Wait until it is so; what has gone leaves cycles, and threads end in their own time."""
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    return condition()
+
+
+def on_a_server(app: Flask, path: str) -> ClientConnection:
+    """Return a socket of an app on a real server, which has ended by then."""
+    with app.test_client() as client:
+        client.get("/login/ann")
+        cookie = client.get_cookie("session")
+        assert cookie is not None
+    with make_server("127.0.0.1", 0, app) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        host = f"127.0.0.1:{server.server_port}"
+        headers = {"Cookie": f"session={cookie.value}"}
+        ws = connect_to(
+            f"ws://{host}{path}", origin=Origin(f"http://{host}"), additional_headers=headers
+        )
+        thread.join()
+    return ws
+
+
+@pytest.mark.parametrize("path", ["/ws/talk", "/ws/async", "/ws/view"])
+def test_what_serves_an_app_ends_with_it(shop: Shop, path: str) -> None:
+    before, apps = ours(), []
+    for number in range(3):
+        app = shop.create_app(f"app{number}")
+        apps.append(weakref.ref(app))
+        with on_a_server(app, path) as ws:
+            assert ws.recv(5) == f"app{number}"
+        del app
+    assert is_over(lambda: all(each() is None for each in apps))
+    assert is_over(lambda: ours() == before)
+
+
+def test_an_open_socket_of_an_app_that_is_gone_is_closed(shop: Shop) -> None:
+    kept, app = shop.create_app("kept"), shop.create_app("gone")
+    with on_a_server(kept, "/ws/talk") as other, on_a_server(app, "/ws/talk") as ws:
+        assert (other.recv(5), ws.recv(5)) == ("kept", "gone")
+        del app
+        gc.collect()
+        assert end_of(ws) == (1001, "going_away")
+        other.send("hello")
+        assert other.recv(5) == "kept: hello"
+
+
+def test_a_port_keeps_its_app(shop: Shop) -> None:
+    shop.create_app("one")
+    app = shop.create_app("two")
+    gone = weakref.ref(app)
+    host, port = shop.sockets.listen("127.0.0.1", 0, app=app)
+    del app
+    gc.collect()
+    with connect_to(f"ws://{host}:{port}/ws/async", origin=Origin(f"http://{host}:{port}")) as ws:
+        assert ws.recv(5) == "two"
+    shop.sockets.close().result(10)
+    assert is_over(lambda: gone() is None)
 
 
 def test_init_app_twice_for_one_app_is_an_error(shop: Shop) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
@@ -56,7 +57,7 @@ NO_MANAGER: Final = (
 class _Asked(NamedTuple):
     """What a `FlaskAuth` asks an app: whether the request may have this endpoint, and no other."""
 
-    app: WSGIApplication
+    host: FlaskHost
     endpoint: str
     #: What our own path says.
     parameters: Mapping[str, Any]
@@ -74,16 +75,16 @@ class FlaskAuth:
 
     def __init__(self, get_user: Callable[[], object] | None = None) -> None:
         self._get_user = get_user or _login_user
-        self._app: WSGIApplication | None = None
+        self._find_host: Callable[[], FlaskHost | None] = _no_host
         self._endpoint = ""
 
-    def bound_to(self, app: WSGIApplication, endpoint: str) -> Self:
-        """Return one that asks this app, about one endpoint.
+    def bound_to(self, host: FlaskHost, endpoint: str) -> Self:
+        """Return one that asks the app of this host, which it does not keep, about one endpoint.
 
         Itself it asks none, and so may be shared by several.
         """
         bound = copy.copy(self)
-        bound._app, bound._endpoint = app, endpoint  # noqa: SLF001 - its own kind
+        bound._find_host, bound._endpoint = weakref.ref(host), endpoint  # noqa: SLF001 - its own kind
         return bound
 
     @property
@@ -98,14 +99,14 @@ class FlaskAuth:
             Refused: with what the app answered.
             ConfigError: `init_app` was never called.
         """
-        inner = self._app
-        if inner is None:
+        host = self._find_host()
+        if host is None:
             msg = "FlaskAuth needs the app: call sockets.init_app(app)"
             raise ConfigError(msg)
 
         def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            environ[_ASKED] = _Asked(inner, self._endpoint, request.path_params)
-            return inner(environ, start_response)
+            environ[_ASKED] = _Asked(host, self._endpoint, request.path_params)
+            return host.inner(environ, start_response)
 
         return run_app(app, request)
 
@@ -115,7 +116,7 @@ class FlaskAuth:
 
         asked: _Asked | None = request.environ.pop(_ASKED, None)
         # Flask may see another rule in a path than we do. Its hooks have judged that one, then.
-        if asked is None or asked[:2] != (self._app, self._endpoint):
+        if asked is None or asked[:2] != (self._find_host(), self._endpoint):
             abort(404)
         user: Any = self._get_user()
         if user is None or user == "":
@@ -127,6 +128,10 @@ class FlaskAuth:
 
     def __repr__(self) -> str:
         return "FlaskAuth()"
+
+
+def _no_host() -> None:
+    """Stand for the host of a `FlaskAuth` that no app has been told of."""
 
 
 def _login_user() -> object:
@@ -153,7 +158,7 @@ class FlaskHost:
     def __init__(self, app: Flask) -> None:
         self.app = app
         #: The app without us: what a `FlaskAuth` runs.
-        self._inner: WSGIApplication = app.wsgi_app
+        self.inner: WSGIApplication = app.wsgi_app
 
     @property
     def name(self) -> str:
@@ -185,7 +190,7 @@ class FlaskHost:
         self, extension: object, wrap: Callable[[WSGIApplication], WSGIMiddleware]
     ) -> None:
         """Wrap the app, and be found by its other code."""
-        middleware = wrap(self._inner)
+        middleware = wrap(self.inner)
         middleware.is_mismatch = self._is_mismatch
         middleware.see = self._see
         self.app.wsgi_app = middleware  # type: ignore[method-assign]
@@ -194,7 +199,7 @@ class FlaskHost:
     def _see(self, environ: WSGIEnvironment) -> WSGIEnvironment:
         """Return an environ as a `ProxyFix` that was laid over the app before us will read it."""
         fixes = sys.modules.get("werkzeug.middleware.proxy_fix")  # else nobody has made one
-        if fixes is None or not isinstance(self._inner, fixes.ProxyFix):
+        if fixes is None or not isinstance(self.inner, fixes.ProxyFix):
             return environ
         seen: list[WSGIEnvironment] = []
 
@@ -202,7 +207,7 @@ class FlaskHost:
             seen.append(environ)
             return ()
 
-        fix = copy.copy(self._inner)
+        fix = copy.copy(self.inner)
         fix.app = note
         fix(dict(environ), lambda *_: lambda _: None)
         return seen[0] if seen else environ
@@ -254,7 +259,7 @@ class FlaskHost:
                 "sockets.upgrade(...)"
             )
             raise ConfigError(msg)
-        policy = replace(endpoint.policy, auth=auth.bound_to(self._inner, endpoint.name))
+        policy = replace(endpoint.policy, auth=auth.bound_to(self, endpoint.name))
         return replace(endpoint, policy=policy, template=self._read(endpoint.template))
 
     def _read(self, template: PathTemplate) -> PathTemplate:

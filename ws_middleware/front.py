@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import logging
 import os
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -120,6 +121,8 @@ class Front:
         self.paths = PathSet()
         self._routes: list[Route] = []
         self._serving: tuple[Engine, Sidecar] | None = None
+        #: Ends what serves when nobody has the app any more, and so nobody has us.
+        self._end: weakref.finalize[..., Front] | None = None
 
     @property
     def engine(self) -> Engine | None:
@@ -227,6 +230,8 @@ class Front:
                 if serving is None:
                     engine = self.make_engine(Engine)
                     serving = self._serving = engine, Sidecar(engine)
+                    self._end = weakref.finalize(self, serving[1].end_soon)
+                    self._end.atexit = False  # for the exit has an order of its own
         return serving
 
     def make_engine(self, make: Callable[..., Engine]) -> Engine:
@@ -234,7 +239,7 @@ class Front:
         self.read_environ()
         for sentence in unknown_variables():
             _log.warning("%s", sentence)
-        engine = make(self.settings, self._hub, self.host.context)
+        engine = make(self.settings, self._hub, _weak_context(self.host))
         if not self._routes and self.settings.get("auth") is None:
             resolve_policy(self.settings, {}, "WebSockets()")
         for endpoint in self.endpoints:
@@ -253,6 +258,8 @@ class Front:
             serving, self._serving = self._serving, None
         if serving is None:
             return Receipt.ready(None)
+        if self._end is not None:
+            self._end.detach()
         return serving[1].close(code, reason, over=over, timeout=timeout)
 
     def after_fork(self, lock: threading.RLock) -> None:
@@ -265,6 +272,17 @@ class Front:
         self.is_called = True
         if has_siblings and self.settings.broker == MEMORY:
             self._hub.has_siblings = True
+
+
+def _weak_context(host: Host) -> Callable[[], AbstractContextManager[object]]:
+    """Return what makes the host's context; what serves an app must not keep it alive."""
+    find = weakref.ref(host)
+
+    def context() -> AbstractContextManager[object]:
+        found = find()
+        return contextlib.nullcontext() if found is None else found.context()
+
+    return context
 
 
 def check_origins(given: Mapping[str, Any]) -> None:

@@ -25,8 +25,9 @@ __all__ = ["Fronts"]
 class Fronts:
     """Every app that serves these routes, and the doors that no app is behind.
 
-    An app keeps its front alive, and nothing here does: a factory may make many apps. Only where
-    there is a single one it is kept, for it is the one that `listen` is meant for.
+    An app keeps its front alive, and nothing here does: a factory may make many apps, and what
+    serves one ends with it. Only where there is a single one it is kept, for it is the one that
+    `listen` is meant for; and those that have listened are, until they are closed.
     """
 
     def __init__(self, code: dict[str, Any], hub: Hub) -> None:
@@ -38,6 +39,7 @@ class Fronts:
         self._bare = self._make(NoHost())
         self._all.add(self._bare)
         self._only: Front | None = None
+        self._listening: set[Front] = set()
         self._apps = 0
         self._post: Post | None = None
         hub.reach = self._reach
@@ -99,6 +101,20 @@ class Fronts:
             msg = f"init_app() was never called for {app!r}"
             raise ConfigError(msg)
         return front
+
+    def listen(
+        self, host: str, port: int, *, reuse_port: bool, app: object = None
+    ) -> tuple[str, int]:
+        """Open a port for `app`, which need not be kept by anybody else then; return its address.
+
+        Raises:
+            ConfigError: see `choose`, or the settings as a whole are wrong.
+            OSError: the address cannot be had.
+        """
+        front = self.choose(app)
+        address = front.open()[1].listen(host, port, reuse_port=reuse_port)
+        self._listening.add(front)
+        return address
 
     # --- other processes ---------------------------------------------------------------------
 
@@ -165,11 +181,13 @@ class Fronts:
     def close(self, code: int, reason: str, *, over: float, timeout: float) -> Receipt[None]:
         """Close every socket and every door; the receipt resolves when all is over."""
         fronts = list(self._all)
+        self._listening.clear()
         return when_all([each.close(code, reason, over=over, timeout=timeout) for each in fronts])
 
     def after_fork(self) -> None:
         """A child has none of our threads: it is as if no door had been opened."""
         self._lock = threading.RLock()
+        self._listening.clear()
         for front in self._all:
             front.after_fork(self._lock)
         self._hub.after_fork()

@@ -202,7 +202,7 @@ class WebSockets:
 
         With several apps, or an app factory that is called several times, each has its own: the
         settings, the caps and the context are those of the app that a socket came through.
-        Audiences span them all.
+        Audiences span them all. An app that nobody has any more takes its sockets along: 1001.
 
         Who logs out with flask-login's `logout_user()` loses the sockets that the login opened:
         they are closed with 4401 "logged_out", every tab in every browser.
@@ -322,8 +322,7 @@ class WebSockets:
             ConfigError: the settings as a whole are wrong, or nobody said which app it is for.
             OSError: the address cannot be had.
         """
-        _, sidecar = self._fronts.choose(app).open()
-        return sidecar.listen(host, port, reuse_port=reuse_port)
+        return self._fronts.listen(host, port, reuse_port=reuse_port, app=app)
 
     def close(
         self, *, code: int = 1001, reason: str = "", over: float = 0.0, timeout: float = 10.0

@@ -280,6 +280,16 @@ class Sidecar:
             start_thread(partial(self._give_up, runtime, self._closed, timeout), "ws-closer")
         return self._closed
 
+    def end_soon(self) -> None:
+        """Close everything, in a while: for a finalizer, which must wait for nothing.
+
+        It runs wherever garbage is collected, so perhaps under one of the locks that an end takes.
+        """
+        if self._pid == os.getpid() and self._runtime is not None:
+            end = partial(self.close, 1001, "going_away", over=0.0, timeout=10.0)
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._runtime.loop.call_soon_threadsafe(end)
+
     def _give_up(self, runtime: Runtime, closed: Receipt[None], timeout: float) -> None:
         """Keep the promise of `timeout` though a handler may block the loop."""
         try:
