@@ -93,7 +93,7 @@ def crowd(serve: Serve) -> Any:
 
 
 def runtime_of(sockets: WebSockets) -> Runtime:
-    sidecar = sockets._sidecar
+    sidecar = sockets._front.sidecar
     assert sidecar is not None
     return sidecar.ensure()
 
@@ -486,7 +486,7 @@ def test_the_registry_is_empty_when_all_are_gone(serve: Serve) -> None:
     assert list(runtime.registry.addresses) == []
     until(lambda: not runtime.links)
     until(lambda: not runtime._tasks)
-    engine = crowd.sockets._engine
+    engine = crowd.sockets._front.engine
     assert engine is not None
     assert engine._servers == {}
     assert engine.gate.counts == (0, 0, 0)

@@ -78,7 +78,7 @@ def problem(answer: Response) -> dict[str, Any]:
 
 
 def counts(served: Served) -> tuple[int, int, int]:
-    engine = served.sockets._engine
+    engine = served.sockets._front.engine
     assert engine is not None
     return engine.gate.counts
 

@@ -458,7 +458,7 @@ def test_any_origin_of_the_apps_own_websockets_is_not_inherited() -> None:
     app = new_app()
     sockets = WebSockets(auth=lambda request: "x", origins=["https://shop.example"])
     sockets.init_app(app)
-    sockets._settings.code["origins"] = "*"
+    sockets._front.settings.code["origins"] = "*"
     with pytest.raises(ConfigError, match="unsafe_any_origin"):
         open_app(compat.Sock(), app)
 
@@ -628,7 +628,7 @@ def test_there_is_room_for_100_conversations_unless_somebody_says_otherwise(
     def room(**config: Any) -> int:
         app = new_app(**config)
         compat.Sock(app)
-        settings = app.extensions["websockets"]._settings
+        settings = app.extensions["websockets"]._front.settings
         threads: int = settings.threads("sync_conversations")
         return threads
 

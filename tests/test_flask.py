@@ -283,7 +283,7 @@ def test_http_is_untouched() -> None:
     assert client.get("/").text == "index"
     assert client.post("/ws/7").status_code == 405
     assert client.get("/nothing").status_code == 404
-    assert sockets._engine is None
+    assert sockets._front.engine is None
 
 
 def test_a_get_at_a_path_of_ours_is_a_426() -> None:
@@ -303,7 +303,7 @@ def test_a_get_at_a_path_of_ours_is_a_426() -> None:
     assert answer.mimetype == "application/problem+json"
     head = app.test_client().head("/ws/7")
     assert (head.status_code, head.data) == (426, b"")
-    assert sockets._engine is None, "a page starts nothing"
+    assert sockets._front.engine is None, "a page starts nothing"
 
 
 def test_a_400_for_a_host_that_the_app_does_not_trust_stays() -> None:

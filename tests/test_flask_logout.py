@@ -133,7 +133,7 @@ def test_with_nobody_connected_it_starts_nothing() -> None:
     app, sockets = make_app()
     sockets.route("/ws/push")
     assert log_in(app, "ann").get("/logout").text == "bye"
-    assert sockets._engine is None
+    assert sockets._front.engine is None
 
 
 @pytest.mark.parametrize("all_by_login", [True, False])

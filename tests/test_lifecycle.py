@@ -1090,4 +1090,4 @@ def test_a_whole_life_on_either_loop(
         with pytest.raises(PeerSawClose):
             client.recv(5)
         receipt.result(5)
-    assert sockets._sidecar is None
+    assert sockets._front.sidecar is None

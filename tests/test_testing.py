@@ -559,7 +559,7 @@ def test_all_is_given_back() -> None:
     sockets = open_to_all()
     route = sockets.route("/ws/<room>")
     with connect(sockets, "/ws/a") as ws, connect(sockets, "/ws/a"):
-        engine = sockets._engine
+        engine = sockets._front.engine
         assert engine is not None
         assert engine.gate.counts == (0, 2, 0)
         assert route.room("a").count() == 2
@@ -567,7 +567,7 @@ def test_all_is_given_back() -> None:
         assert route.room("a").count() == 1
     assert engine.gate.counts == (0, 0, 0)
     assert route.everyone.count() == 0
-    assert sockets._engine is None
+    assert sockets._front.engine is None
     assert sockets._hub._branches == ()
 
 

@@ -150,8 +150,8 @@ def make() -> Iterator[Callable[..., WebSockets]]:
 
 
 def counts(sockets: WebSockets) -> tuple[int, int, int]:
-    assert sockets._engine is not None
-    return sockets._engine.gate.counts
+    assert sockets._front.engine is not None
+    return sockets._front.engine.gate.counts
 
 
 # --- HTTP ----------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_http_passes_untouched(make: Callable[..., WebSockets]) -> None:
     assert app.calls[0][0] is environ
     assert app.calls[0][1] is answered
     assert environ == before
-    assert sockets._engine is None, "an HTTP request must start nothing"
+    assert sockets._front.engine is None, "an HTTP request must start nothing"
 
 
 # --- a page where there is a socket --------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_a_page_that_the_app_knows_nothing_of_is_a_426(
         "Content-Length": str(len(body)),
     }
     assert json.loads(body)["code"] == "upgrade_required"
-    assert sockets._engine is None, "HTTP must start nothing"
+    assert sockets._front.engine is None, "HTTP must start nothing"
     (record,) = caplog.records
     assert record.levelname == "INFO"
     assert record.getMessage() == (
@@ -635,8 +635,8 @@ def test_a_thread_of_a_def_conversation_is_free_again(make: Callable[..., WebSoc
         answered = Answered()
         sockets.wsgi(App())(upgrade("/def"), answered)
         assert answered.status == "501 Not Implemented"
-    assert sockets._engine is not None
-    assert sockets._engine.threads["conversations"].reserved == 0
+    assert sockets._front.engine is not None
+    assert sockets._front.engine.threads["conversations"].reserved == 0
 
 
 def test_a_socket_that_has_gone_is_a_503_and_the_places_are_free(
@@ -692,8 +692,8 @@ def test_without_a_debugger_no_port_is_opened(
     sockets = make(lambda request: "ann")
     sockets.wsgi(App())(upgrade(), Answered())
     assert "serve WebSockets on a port of their own, sockets.listen(port=8001)" in caplog.text
-    assert sockets._sidecar is not None
-    assert sockets._sidecar._runtime is None
+    assert sockets._front.sidecar is not None
+    assert sockets._front.sidecar._runtime is None
 
 
 class _Stream:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .net.sidecar import Sidecar
     from .receipt import Receipt
     from .route import Handler
-    from .settings import Settings
     from .types import Principal
     from .websocket import WebSocket
 
@@ -242,6 +241,8 @@ class WebSockets:
         host.register(self)
         return _wrap(host.wrap(app, self.upgrade), front)
 
+    # Whose front it is, is known first when a request comes: `init_app` may be called after `wsgi`.
+
     def _open(self) -> tuple[Engine, Sidecar]:
         return self._front.open()
 
@@ -252,18 +253,6 @@ class WebSockets:
     def _front(self) -> Front:
         """Whose settings hold where no app is named."""
         return self._fronts.default
-
-    @property
-    def _engine(self) -> Engine | None:
-        return self._front.engine
-
-    @property
-    def _sidecar(self) -> Sidecar | None:
-        return self._front.sidecar
-
-    @property
-    def _settings(self) -> Settings:
-        return self._front.settings
 
     # --- a view that owns a socket -----------------------------------------------------------
 

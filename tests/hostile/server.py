@@ -231,7 +231,7 @@ def make_sockets(options: argparse.Namespace, handlers: Handlers) -> WebSockets:
 
 def report(sockets: WebSockets, handlers: Handlers, *, collect: bool) -> Report:
     """Return what the server holds, counted on its loop, between two turns."""
-    sidecar, engine = sockets._sidecar, sockets._engine
+    sidecar, engine = sockets._front.sidecar, sockets._front.engine
     assert sidecar is not None
     assert engine is not None
     runtime = sidecar.ensure()

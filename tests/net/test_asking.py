@@ -43,8 +43,8 @@ def host_context() -> Iterator[None]:
 def runtime(serve: Callable[[WebSockets], Served]) -> Callable[[], Runtime]:
     sockets = WebSockets(auth=Anonymous())
     serve(sockets)
-    assert sockets._sidecar is not None
-    return sockets._sidecar.ensure
+    assert sockets._front.sidecar is not None
+    return sockets._front.sidecar.ensure
 
 
 def no_runtime() -> Runtime:
@@ -273,8 +273,8 @@ def test_a_cancelled_authenticator_is_a_500(runtime: Callable[[], Runtime]) -> N
 def test_a_loop_that_has_ended_is_a_500() -> None:
     sockets = WebSockets(auth=Anonymous())
     sockets.listen(port=0)
-    assert sockets._sidecar is not None
-    runtime = sockets._sidecar.ensure()
+    assert sockets._front.sidecar is not None
+    runtime = sockets._front.sidecar.ensure()
     sockets.close(timeout=3).result(10)
 
     async def slow(request: UpgradeRequest) -> str:

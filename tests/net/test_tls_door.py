@@ -111,7 +111,7 @@ def test_after_the_end_a_connection_that_was_taken_is_closed(
     sockets: WebSockets, pair: TLSPair, certificate: Certificate
 ) -> None:
     assert upgrade(sockets, pair) == "101 Switching Protocols"
-    sidecar = sockets._sidecar
+    sidecar = sockets._front.sidecar
     assert sidecar is not None
     sockets.close(timeout=0.1).result(5)
     again = make_pair(certificate)

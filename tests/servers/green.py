@@ -130,7 +130,7 @@ def burn() -> str:
 def wait() -> str:
     """Wait for the loop in a view, and tell how often other greenlets ran meanwhile."""
     receipt: Receipt[str] = Receipt()
-    runtime = sockets._open()[1].ensure()
+    runtime = sockets._front.open()[1].ensure()
     runtime.run(lambda: runtime.later(0.5, partial(receipt.resolve, "")))
     before = next(turns)
     receipt.result(5)
