@@ -42,6 +42,8 @@ class Fronts:
         self._listening: set[Front] = set()
         self._apps = 0
         self._post: Post | None = None
+        #: Whether any front has a broker that other processes hear; `None`: to be found out.
+        self._is_remote: bool | None = None
         hub.reach = self._reach
         _instances.add(self)
 
@@ -71,6 +73,7 @@ class Fronts:
                 for route in self.routes:
                     front.add(route)
                 self._all.add(front)
+                self._is_remote = None
                 self._apps += 1
                 self._only = front if self._apps == 1 else None
         return front
@@ -143,10 +146,13 @@ class Fronts:
 
     def _remote(self) -> Front | None:
         """Return a front whose broker other processes hear; one that serves, if there is one."""
+        if self._is_remote is False:  # asked for each send
+            return None
         with self._lock:
             if self._bare.engine is None and not self._apps:
                 self._bare.read_environ()
             fronts = [each for each in self._all if each.settings.is_remote]
+            self._is_remote = bool(fronts)
         return min(fronts, key=lambda each: not each.is_called, default=None)
 
     # --- for all of them ---------------------------------------------------------------------
