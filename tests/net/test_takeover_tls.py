@@ -231,6 +231,15 @@ def test_the_kinds_of_socket_that_are_tls(pair: TLSPair) -> None:
     assert not is_tls(5)
 
 
+@pytest.fixture
+def no_hub_is_left() -> Iterator[None]:
+    """Other tests have none in their thread, and wait as threads do."""
+    gevent = pytest.importorskip("gevent")
+    yield
+    gevent.get_hub().destroy(destroy_loop=True)
+
+
+@pytest.mark.usefixtures("no_hub_is_left")
 def test_gevents_object_moves_too(certificate: Certificate) -> None:
     gevent_ssl = pytest.importorskip("gevent.ssl")
     gevent_socket = pytest.importorskip("gevent.socket")
