@@ -54,6 +54,9 @@ def end(folder: Path, name: str, number: signal.Signals) -> set[int | None]:
         clients = [stack.enter_context(server.connect("/ws/view", headers)) for _ in range(3)]
         for client in clients:
             client.recv(10)
+        with server.peer() as peer:  # wsgiref forgets a signal that comes while it answers
+            peer.send(b"GET / HTTP/1.0\r\n\r\n")
+            assert peer.read_rest().endswith(b"http")
         server.process.send_signal(number)
         for client in clients:
             with pytest.raises(ConnectionClosed):
