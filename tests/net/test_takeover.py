@@ -107,6 +107,7 @@ class Channel:
         self.socket = sock
         self.requests = [object()]
         self.request: Any = SimpleNamespace(header_plus=b"early", headers_finished=False)
+        self.total_outbufs_len = 0
 
     def check(self) -> None: ...
 
@@ -120,6 +121,15 @@ def test_waitress_that_has_parsed_what_is_behind(pair: Pair) -> None:
             "waitress: behind the upgrade came another request in the same packet, and it has "
             "parsed it; have the client wait for the 101 (RFC 6455 section 4.1)"
         )
+
+
+def test_waitress_that_still_sends_what_was_asked_for_before(pair: Pair) -> None:
+    channel = Channel(pair.server)
+    channel.total_outbufs_len = 1
+    assert text_of({"waitress.client_disconnected": channel.check}) == (
+        "waitress: the answer to a request before the upgrade has not been sent yet; have the "
+        "client wait for that answer"
+    )
 
 
 def test_waitress(pair: Pair) -> None:

@@ -115,6 +115,9 @@ def _find_waitress(environ: Environ) -> Found:
         # The bytes are gone, and it runs those requests whatever becomes of this one.
         reason = "behind the upgrade came another request in the same packet, and it has parsed it"
         raise CannotTake(server, reason, "have the client wait for the 101 (RFC 6455 section 4.1)")
+    if channel.total_outbufs_len:
+        reason = "the answer to a request before the upgrade has not been sent yet"
+        raise CannotTake(server, reason, "have the client wait for that answer")
 
     def early() -> bytes:
         parser, channel.request = channel.request, None
