@@ -152,7 +152,7 @@ def test_redis_killed_and_restarted(redis: RedisServer, tmp_path: Path) -> None:
     with several(redis, tmp_path) as (server, members):
         redis.kill()
         told = post(server, "/send/7/local")
-        assert told["took"] < 0.005
+        assert told["took"] < 1  # it does not wait for Redis, which takes seconds
         assert not told["published"]  # after a while: it waits for Redis
         local = [each for each in members.sockets if is_heard(each, "local")]
         assert len(local) == members.pids[str(told["pid"])]
@@ -164,7 +164,7 @@ def test_redis_killed_and_restarted(redis: RedisServer, tmp_path: Path) -> None:
 def test_redis_stopped_for_a_while(redis: RedisServer, tmp_path: Path) -> None:
     with several(redis, tmp_path) as (server, members):
         redis.send(signal.SIGSTOP)
-        assert post(server, "/send/7/hangs")["took"] < 0.005
+        assert post(server, "/send/7/hangs")["took"] < 1
         server.until(lambda: "deaf: two beats" in server.log, 20)
         redis.send(signal.SIGCONT)
         members.until_heard(server, "back")
