@@ -8,24 +8,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
-from .hub.audience import Audience
+from .hub.audience import Audiences, RouteAudiences
 from .hub.envelope import Close, Envelope
 from .hub.hub import Sent
-from .hub.registry import Address
-from .names import Name, as_name
+from .names import as_name
 from .receipt import Receipt
 from .settings import DEFAULT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .hub.registry import Member
+    from .hub.audience import Sender
+    from .hub.registry import Address, Member
     from .types import EncodedMessage
 
 __all__ = ["Publisher"]
 
 
-class Publisher:
+class Publisher(Audiences[Any]):
     """Sends to the sockets that other processes serve.
 
     Every send and close waits until the broker has taken it, at most two seconds, or raises
@@ -44,10 +44,10 @@ class Publisher:
     def __init__(
         self, url: str, *, prefix: str = DEFAULT_PREFIX, secret: str | bytes | None = None
     ) -> None:
-        self._sender = _Sender(url, prefix, secret.encode() if isinstance(secret, str) else secret)
+        self._hub = _Sender(url, prefix, secret.encode() if isinstance(secret, str) else secret)
 
     def __repr__(self) -> str:
-        return f"<Publisher {self._sender}>"
+        return f"<Publisher {self._hub}>"
 
     def route(self, name: str) -> PublisherRoute:
         """Return the audiences of one route, by its name: its path, parameters written as `*`.
@@ -55,68 +55,18 @@ class Publisher:
         Raises:
             ValueError: it is no name.
         """
-        return PublisherRoute(self._sender, as_name(name, "route name"))
-
-    def room(self, name: Name) -> Audience[Any]:
-        """Return the sockets of all routes that are in a room.
-
-        Raises:
-            TypeError, ValueError: it is no name for a room.
-        """
-        return Audience(self._sender, Address("room", as_name(name, "room")))
-
-    def user(self, id: Name) -> Audience[Any]:  # noqa: A002 - what it is
-        """Return the sockets of all routes that belong to a user: every tab.
-
-        Raises:
-            TypeError, ValueError: it is no id of a user.
-        """
-        return Audience(self._sender, Address("user", as_name(id, "user id")))
-
-    def socket(self, id: str) -> Audience[Any]:  # noqa: A002 - what it is
-        """Return the one socket with this id, if it is there.
-
-        Raises:
-            TypeError, ValueError: it is no id of a socket.
-        """
-        return Audience(self._sender, Address("socket", as_name(id, "socket id")))
-
-    @property
-    def everyone(self) -> Audience[Any]:
-        """All sockets of all routes."""
-        return Audience(self._sender, Address("everyone"))
+        return PublisherRoute(self._hub, as_name(name, "route name"))
 
 
-class PublisherRoute:
+class PublisherRoute(RouteAudiences[Any]):
     """The audiences of one route."""
 
-    def __init__(self, sender: _Sender, name: str) -> None:
-        self._sender = sender
-        self.name = name
+    def __init__(self, sender: Sender, name: str) -> None:
+        self._hub = sender
+        self.name = self._route_name = name
 
     def __repr__(self) -> str:
         return f"<PublisherRoute {self.name}>"
-
-    def room(self, name: Name) -> Audience[Any]:
-        """Return the sockets of this route that are in a room.
-
-        Raises:
-            TypeError, ValueError: it is no name for a room.
-        """
-        return Audience(self._sender, Address("room", as_name(name, "room"), self.name))
-
-    def user(self, id: Name) -> Audience[Any]:  # noqa: A002 - what it is
-        """Return the sockets of this route that belong to a user: every tab.
-
-        Raises:
-            TypeError, ValueError: it is no id of a user.
-        """
-        return Audience(self._sender, Address("user", as_name(id, "user id"), self.name))
-
-    @property
-    def everyone(self) -> Audience[Any]:
-        """All sockets of this route."""
-        return Audience(self._sender, Address("everyone", "", self.name))
 
 
 class _Sender:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from .callables import is_async, name_of, unwrapped
 from .errors import ConfigError
 from .gate.routing import PathTemplate
-from .hub.audience import Audience
-from .hub.registry import Address
-from .names import Name, as_name
+from .hub.audience import RouteAudiences
+from .names import as_name
 from .settings import check_keywords, check_values, resolve_policy
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from .config import EffectivePolicy, Policy
     from .hub.hub import Hub
     from .settings import Settings
-    from .websocket import WebSocket
+    from .websocket import WebSocket  # noqa: F401 - named in the base
 
 __all__ = ["Endpoint", "Handler", "Route", "Shape"]
 
@@ -56,7 +55,7 @@ class Shape(Enum):
     PUSH = "push only"
 
 
-class Route:
+class Route(RouteAudiences["WebSocket"]):
     """What is served under one path. Made by `WebSockets.route`.
 
     As a decorator it takes a conversation and returns itself, so that routes stack.
@@ -88,7 +87,7 @@ class Route:
         self.given: Policy = policy
         self.handler: Handler | None = None
         self.events: dict[str, Handler] = {}
-        self._hub = hub
+        self._hub, self._route_name = hub, self.name
         for parameter in self.template.parameters:
             if parameter in _RESERVED:
                 msg = (
@@ -173,32 +172,6 @@ class Route:
                 f"{name_of(handler)}({', '.join(given)}), which it doesn't take: {error}"
             )
             raise ConfigError(msg) from None
-
-    # --- audiences ---------------------------------------------------------------------------
-
-    def room(self, name: Name) -> Audience[WebSocket]:
-        """Return the sockets of this route that are in a room.
-
-        Raises:
-            TypeError, ValueError: it is no name for a room.
-        """
-        return self._audience(Address("room", as_name(name, "room"), self.name))
-
-    def user(self, id: Name) -> Audience[WebSocket]:  # noqa: A002 - what it is
-        """Return the sockets of this route that belong to a user: every tab.
-
-        Raises:
-            TypeError, ValueError: it is no id of a user.
-        """
-        return self._audience(Address("user", as_name(id, "user id"), self.name))
-
-    @property
-    def everyone(self) -> Audience[WebSocket]:
-        """All sockets of this route."""
-        return self._audience(Address("everyone", "", self.name))
-
-    def _audience(self, address: Address) -> Audience[WebSocket]:
-        return Audience(self._hub, address)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,9 @@ from .errors import ConfigError
 from .flask import FlaskAuth, FlaskHost
 from .front import check_broker, check_origins
 from .fronts import Fronts
-from .hub.audience import Audience
+from .hub.audience import Audiences
 from .hub.hub import Hub
-from .hub.registry import Address
 from .logout import Logout
-from .names import Name, as_name
 from .route import Route
 from .settings import check_keywords
 from .views import make_upgrade
@@ -35,14 +33,14 @@ if TYPE_CHECKING:
     from .receipt import Receipt
     from .route import Handler
     from .types import Principal
-    from .websocket import WebSocket
+    from .websocket import WebSocket  # noqa: F401 - named in the base
 
 __all__ = ["WebSockets"]
 
 GapHandler = TypeVar("GapHandler", bound="Callable[[datetime, datetime], object]")
 
 
-class WebSockets:
+class WebSockets(Audiences["WebSocket"]):
     """WebSockets for an app: make one, give it routes, open a door.
 
     Args:
@@ -71,6 +69,8 @@ class WebSockets:
         ConfigError: a value is wrong. What is wrong only as a whole is raised when a door opens.
         TypeError: there is no such setting.
     """
+
+    _hub: Hub
 
     def __init__(
         self,
@@ -149,40 +149,6 @@ class WebSockets:
             ConfigError: the settings as a whole are wrong, as when a door opens.
         """
         return self._fronts.describe()
-
-    # --- audiences ---------------------------------------------------------------------------
-
-    def room(self, name: Name) -> Audience[WebSocket]:
-        """Return the sockets of all routes that are in a room.
-
-        Raises:
-            TypeError, ValueError: it is no name for a room.
-        """
-        return self._audience(Address("room", as_name(name, "room")))
-
-    def user(self, id: Name) -> Audience[WebSocket]:  # noqa: A002 - what it is
-        """Return the sockets of all routes that belong to a user: every tab.
-
-        Raises:
-            TypeError, ValueError: it is no id of a user.
-        """
-        return self._audience(Address("user", as_name(id, "user id")))
-
-    def socket(self, id: str) -> Audience[WebSocket]:  # noqa: A002 - what it is
-        """Return the one socket with this id, if it is there.
-
-        Raises:
-            TypeError, ValueError: it is no id of a socket.
-        """
-        return self._audience(Address("socket", as_name(id, "socket id")))
-
-    @property
-    def everyone(self) -> Audience[WebSocket]:
-        """All sockets of all routes."""
-        return self._audience(Address("everyone"))
-
-    def _audience(self, address: Address) -> Audience[WebSocket]:
-        return Audience(self._hub, address)
 
     def on_gap(self, handler: GapHandler) -> GapHandler:
         """Call `handler(since, until)` when messages of other processes may have been missed.

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from ws_middleware.codec import dump_json
 from ws_middleware.codes import check_close
+from ws_middleware.names import Name, as_name
 from ws_middleware.types import EncodedMessage
+
+from .registry import Address
 
 if TYPE_CHECKING:
     from ws_middleware.receipt import Receipt
 
     from .hub import Sent
-    from .registry import Address, Member
+    from .registry import Kind, Member
 
-__all__ = ["Audience", "Excluded"]
+__all__ = ["Audience", "Audiences", "Excluded", "RouteAudiences"]
 
 MemberT = TypeVar("MemberT")
 
@@ -96,6 +99,49 @@ class Audience(Generic[MemberT]):
 
     def __repr__(self) -> str:
         return f"<Audience {':'.join(part for part in self._address if part)}>"
+
+
+class RouteAudiences(Generic[MemberT]):
+    """What can be sent to: of one route, where `_route_name` names it, else of all."""
+
+    _hub: Sender
+    _route_name: str | None = None
+
+    def room(self, name: Name) -> Audience[MemberT]:
+        """Return the sockets, of this route or of all, that are in a room.
+
+        Raises:
+            TypeError, ValueError: it is no name for a room.
+        """
+        return self._audience("room", as_name(name, "room"))
+
+    def user(self, id: Name) -> Audience[MemberT]:  # noqa: A002 - what it is
+        """Return the sockets, of this route or of all, that belong to a user: every tab.
+
+        Raises:
+            TypeError, ValueError: it is no id of a user.
+        """
+        return self._audience("user", as_name(id, "user id"))
+
+    @property
+    def everyone(self) -> Audience[MemberT]:
+        """All sockets, of this route or of all."""
+        return self._audience("everyone", "")
+
+    def _audience(self, kind: Kind, name: str) -> Audience[MemberT]:
+        return Audience(self._hub, Address(kind, name, self._route_name))
+
+
+class Audiences(RouteAudiences[MemberT]):
+    """What can be sent to over all routes."""
+
+    def socket(self, id: str) -> Audience[MemberT]:  # noqa: A002 - what it is
+        """Return the one socket with this id, if it is there.
+
+        Raises:
+            TypeError, ValueError: it is no id of a socket.
+        """
+        return self._audience("socket", as_name(id, "socket id"))
 
 
 def _ids(exclude: object) -> frozenset[str]:

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 
     from ws_middleware.types import Link
 
-__all__ = ["Address", "Member", "Registry"]
+__all__ = ["Address", "Kind", "Member", "Registry"]
+
+
+Kind = Literal["room", "user", "everyone", "socket"]
 
 
 class Address(NamedTuple):
     """A set of sockets: a room, a user's, everyone's, or one; of one route or (`None`) of all."""
 
-    kind: Literal["room", "user", "everyone", "socket"]
+    kind: Kind
     name: str = ""
     route: str | None = None
 
