@@ -133,12 +133,20 @@ class Window:
         if self.driver.find_elements(By.ID, "username"):
             self.type("#username", name)
             self.type("#password", f"{name}-demo\n")
-        assert name in self.text(".account")
+        # A click or an Enter may return before the next page is there.
+        wait_for(lambda: name in self.account, 8, lambda: self.account)
 
     def log_out(self, demo: Demo) -> None:
         self.get(demo.address)
-        for button in self.driver.find_elements(By.CSS_SELECTOR, "form.account button"):
-            button.click()
+        if self.account:
+            self.click("form.account button")
+        wait_for(lambda: not self.account, 8, lambda: self.account)
+
+    @property
+    def account(self) -> str:
+        """Whom the page calls logged in; empty if nobody."""
+        script = "return document.querySelector('form.account')?.textContent ?? ''"
+        return str(self.run(script))
 
     def type(self, selector: str, text: str) -> None:
         self.driver.find_element(By.CSS_SELECTOR, selector).send_keys(text)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .attack import LOOPS, Target
+from .attack import LOOPS, LateError, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     Attack = Callable[..., Target]
@@ -29,6 +29,34 @@ CONFIGURATIONS = {
     "fresh": (),
     "impatient": ("--interval", "1", "--timeout", "0.5"),
 }
+
+
+#: How often an attack that delayed somebody is looked at again.
+AGAIN = 2
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Repeat what was late: another load of the machine passes, a fault of ours stays.
+
+    What else the machine does can only make things later, so the best of three is the truest.
+    """
+    try:
+        return (yield)
+    except LateError as late:
+        print(f"late: {late}")
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    for rest in reversed(range(AGAIN)):
+        try:
+            pyfuncitem.obj(**arguments)
+        except LateError as late:
+            print(f"late: {late}")
+            if not rest:
+                raise
+        else:
+            break
+    return True
 
 
 class Targets:
