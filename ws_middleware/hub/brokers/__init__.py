@@ -44,10 +44,11 @@ class Broker(Protocol):
     def unsubscribe(self, channel: str) -> None:
         """Receive no more of it. Unknown ones are nothing."""
 
-    def publish(self, channel: str, data: bytes) -> Receipt[None]:
+    def publish(self, channel: str, data: bytes) -> Receipt[int | None]:
         """Publish after all that was published before; the receipt says when it has been taken.
 
-        It fails with `BrokerUnavailable` where that is not certain; then it may have been.
+        Its value is how many subscribers it went to, or `None` where the broker cannot tell. It
+        fails with `BrokerUnavailable` where that is not certain; then it may have been.
         """
 
     def rebuild(self) -> None:

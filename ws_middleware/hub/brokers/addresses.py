@@ -1,36 +1,58 @@
-"""From a URL to connections: one Redis, one behind Sentinel, or a cluster."""
+"""From a URL to the servers that may be tried: one Redis, those of a cluster, or sentinels."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+import random
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlencode
 
-import redis
-import redis.sentinel
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
-from redis.retry import Retry as BlockingRetry
+from redis import connection as blocking
+from redis.asyncio import connection as waiting
+from redis.exceptions import RedisError
 
 from ws_middleware.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Iterator
 
-    from redis.asyncio.connection import AbstractConnection
-
-__all__ = ["Servers"]
-
-#: Seconds that a connection may take.
-_CONNECT: Final = 5.0
+__all__ = ["Servers", "Target"]
 
 _FORMS: Final = (
     "redis://host:6379/0, rediss://host:6379/0 (TLS), redis+unix:///path/to/socket, "
     "redis+cluster://host1:6379,host2:6379, redis+sentinel://host1:26379,host2:26379/service"
 )
+_KINDS: Final = {
+    "redis": ("", "unix", "cluster", "sentinel"),
+    "rediss": ("", "cluster", "sentinel"),
+}
+
+#: What is ours to say, whatever the URL's query has: answers are read as RESP2, as bytes, and for
+#: as long as we say; and nothing is tried again behind our back.
+_OURS: Final[dict[str, Any]] = {
+    "protocol": 2,
+    "decode_responses": False,
+    "encoding": "utf-8",
+    "health_check_interval": 0,
+    "retry_on_timeout": False,
+    "retry_on_error": [],
+    "socket_timeout": None,
+}
+#: Options of redis-py's for a pool of connections, which we have none of.
+_OF_POOLS: Final = ("connection_class", "max_connections", "timeout")
+#: What the server's list of clients calls us, unless the URL has a name.
+_NAME: Final = "ws_middleware"
+
+_SENTINEL_PORT: Final = 26379
+
+
+class Target(NamedTuple):
+    """One server that may be tried."""
+
+    #: As the log has it: without a password.
+    name: str
+    #: Of redis-py's connections.
+    options: dict[str, Any]
 
 
 class Servers:
@@ -38,8 +60,9 @@ class Servers:
 
     Args:
         url: `redis://`, `rediss://` (TLS), `redis+unix://`, `redis+cluster://` with several hosts,
-            or `redis+sentinel://` with those of the sentinels and the service's name as path; user
-            and password before the host, redis-py's options as its query.
+            or `redis+sentinel://` with those of the sentinels and the service's name as path; the
+            last two are `rediss+...` where TLS is spoken. User and password come before the hosts,
+            redis-py's options as the query; with them `sentinel_username` and `sentinel_password`.
 
     Raises:
         ConfigError: it is no such URL.
@@ -47,114 +70,120 @@ class Servers:
 
     def __init__(self, url: str) -> None:
         try:
-            parts = urlsplit(url)
-            self._scheme, _, self._kind = parts.scheme.partition("+")
-            userinfo, _, self._hosts = parts.netloc.rpartition("@")
-            self._user = f"{userinfo}@" if userinfo else ""
-            self._path, self._query = parts.path, f"?{parts.query}" if parts.query else ""
-            self._urls = itertools.cycle(self._split())
-            for each in self._split():
-                ConnectionPool.from_url(each)
-        except ValueError as error:
+            scheme, _, rest = url.partition("://")
+            self._scheme, _, self.kind = scheme.partition("+")
+            self._authority, self._path, self._query = _divide(rest)
+            self._user, at, self._hosts = self._authority.rpartition("@")
+            self._user += at
+            self._check()
+            self._targets = list(self._read())
+            for each in self._targets:
+                self.blocking(each.options)
+        except (ValueError, TypeError, RedisError) as error:
             msg = f"broker {_without_password(url)!r} is none ({error}); write {_FORMS}"
             raise ConfigError(msg) from None
+        # The processes of an app begin with different nodes.
+        self._next = random.randrange(len(self._targets))  # noqa: S311 - guards nothing
+        #: How many connections go to each target, by its name.
+        self.in_use: Counter[str] = Counter()
 
     def __str__(self) -> str:
-        kind = f"+{self._kind}" if self._kind else ""
+        kind = f"+{self.kind}" if self.kind else ""
         return f"{self._scheme}{kind}://{self._hosts}{self._path}"
 
-    def _split(self) -> list[str]:
-        """Return a URL of redis-py's for each server that may be tried."""
-        if self._scheme not in {"redis", "rediss"}:
+    def _check(self) -> None:
+        if self._scheme not in _KINDS:
             msg = f"there is no scheme {self._scheme!r}"
             raise ValueError(msg)
-        if self._kind == "unix":
-            return [f"unix://{self._user}{self._path}{self._query}"]
-        if self._kind not in {"", "cluster", "sentinel"}:
-            msg = f"there is no kind {self._kind!r}"
+        if self.kind not in _KINDS[self._scheme]:
+            msg = f"there is no kind {self.kind!r} of {self._scheme}"
             raise ValueError(msg)
-        if self._kind == "sentinel" and not self._path.strip("/"):
+        # A slash in a password would end the part that is never shown.
+        misplaced = "@" in self._query or ("@" in self._path and self.kind != "unix")
+        if misplaced or (self.kind == "unix" and self._hosts):
+            msg = "what user and password have of /, ?, # and @ has to be percent-encoded"
+            raise ValueError(msg)
+        if self.kind == "sentinel" and not self.service:
             msg = "the service's name is missing"
             raise ValueError(msg)
-        # In a cluster what is published on one node is heard on all of them, so any will do.
-        hosts = [self._hosts] if not self._kind else self._hosts.split(",")
-        path = self._path if not self._kind else ""
-        return [f"{self._scheme}://{self._user}{host}{path}{self._query}" for host in hosts]
 
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[AbstractConnection]:
-        """Connect to the next server that may be tried; how long an answer takes is not its matter.
-
-        Raises:
-            RedisError, OSError: it is not there.
-        """
-        connection = await self._make()
-        try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            yield connection
-        finally:
-            with contextlib.suppress(Exception):
-                await connection.disconnect(nowait=True)
-
-    async def _make(self) -> AbstractConnection:
-        options: dict[str, Any] = {
-            "socket_timeout": None,
-            "socket_connect_timeout": _CONNECT,
-            "retry": Retry(NoBackoff(), 0),  # we try again, and say so
-            "protocol": 2,
-            "client_name": "ws_middleware",
+    def _read(self) -> Iterator[Target]:
+        fields = dict(parse_qsl(self._query, keep_blank_values=True))
+        own = {
+            name: fields.pop(f"sentinel_{name}")
+            for name in ("username", "password")
+            if self.kind == "sentinel" and f"sentinel_{name}" in fields
         }
-        url = next(self._urls)
-        pool = ConnectionPool.from_url(url, **options)
-        if self._kind == "sentinel":
-            host, port = await self._find_master(url)
-            pool.connection_kwargs.update(host=host, port=port)
-        connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-        return connection
-
-    def client(self, patience: float) -> redis.Redis:
-        """Return a client for threads, of the next server that may be tried.
-
-        `patience` is in seconds, for its connection and again for each answer.
-
-        Raises:
-            RedisError, OSError: no sentinel knows where the service is.
-        """
-        options: dict[str, Any] = {
-            "socket_timeout": patience,
-            "socket_connect_timeout": patience,
-            "retry": BlockingRetry(NoBackoff(), 0),
-            "client_name": "ws_middleware",
-        }
-        url = next(self._urls)
-        pool = redis.ConnectionPool.from_url(url, **options)
-        if self._kind == "sentinel":
-            where = (pool.connection_kwargs["host"], pool.connection_kwargs.get("port", 26379))
-            sentinel = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
-                [where], sentinel_kwargs={"socket_timeout": patience}
-            )
-            host, port = sentinel.discover_master(  # type: ignore[no-untyped-call]
-                self._service
-            )
-            pool.connection_kwargs.update(host=host, port=port)
-        return redis.Redis(connection_pool=pool)
+        self.client_name = fields.pop("client_name", _NAME)
+        self._sentinels = own
+        query = f"?{urlencode(fields)}" if fields else ""
+        if self.kind == "unix":
+            yield Target(self._path, _options(f"unix://{self._user}{self._path}{query}"))
+            return
+        path = "" if self.kind else self._path
+        for host in self._hosts.split(",") if self.kind else [self._hosts]:
+            if self.kind and not host:
+                msg = "between two commas there is no host"
+                raise ValueError(msg)
+            yield Target(host, _options(f"{self._scheme}://{self._user}{host}{path}{query}"))
 
     @property
-    def _service(self) -> str:
+    def service(self) -> str:
+        """The name that sentinels have for what we look for."""
         return unquote(self._path.strip("/"))
 
-    async def _find_master(self, url: str) -> tuple[str, int]:
-        kwargs = ConnectionPool.from_url(url).connection_kwargs
-        where = (kwargs["host"], kwargs.get("port", 26379))
-        sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            [where], sentinel_kwargs={"socket_timeout": _CONNECT}
-        )
-        try:
-            host, port = await sentinel.discover_master(self._service)
-        finally:
-            for each in sentinel.sentinels:
-                await each.aclose()
-        return str(host), int(port)
+    def candidates(self) -> list[Target]:
+        """Return all in the order to try them: first those that we have no connection to.
+
+        What is published on one node of a cluster is heard on all of them, so any will do. Where
+        we publish on one and listen on another, we hear whether the nodes hear each other.
+        """
+        start, self._next = self._next, (self._next + 1) % len(self._targets)
+        turned = self._targets[start:] + self._targets[:start]
+        return sorted(turned, key=lambda each: self.in_use[each.name])
+
+    def as_sentinel(self, target: Target) -> dict[str, Any]:
+        """Return the options for the sentinel itself: it has users of its own."""
+        ours = {"username", "password", "db", "credential_provider"}
+        kept = {name: value for name, value in target.options.items() if name not in ours}
+        return {"port": _SENTINEL_PORT, **kept, **self._sentinels}
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether what is published on one is heard on all of them."""
+        return self.kind == "cluster"
+
+    def blocking(self, options: dict[str, Any]) -> blocking.Connection:
+        """Return a connection for threads, not connected yet."""
+        made: blocking.Connection = self._class(blocking)(**options)
+        return made
+
+    def waiting(self, options: dict[str, Any]) -> waiting.AbstractConnection:
+        """Return a connection for event loops, not connected yet."""
+        made: waiting.AbstractConnection = self._class(waiting)(**options)
+        return made
+
+    def _class(self, module: Any) -> Any:  # noqa: ANN401 - two modules with the same names
+        if self.kind == "unix":
+            return module.UnixDomainSocketConnection
+        return module.SSLConnection if self._scheme == "rediss" else module.Connection
+
+
+def _divide(rest: str) -> tuple[str, str, str]:
+    """Return authority, path and query; `urlsplit` has its own mind about several hosts in one."""
+    if "#" in rest:
+        msg = "a # has to be percent-encoded"
+        raise ValueError(msg)
+    before, _, query = rest.partition("?")
+    authority, slash, path = before.partition("/")
+    return authority, slash + path, query
+
+
+def _options(url: str) -> dict[str, Any]:
+    options: dict[str, Any] = {**blocking.parse_url(url), **_OURS}  # type: ignore[no-untyped-call]
+    for name in _OF_POOLS:
+        options.pop(name, None)
+    return options
 
 
 def _without_password(url: str) -> str:

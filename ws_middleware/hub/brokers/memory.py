@@ -47,14 +47,14 @@ class MemoryBroker:
         """Receive no more of it."""
         self._channels.discard(channel)
 
-    def publish(self, channel: str, data: bytes) -> Receipt[None]:
+    def publish(self, channel: str, data: bytes) -> Receipt[int | None]:
         """Hand it to all that have subscribed, in another turn of the loop."""
         if self not in self._bus.brokers:
             return Receipt.failed(BrokerUnavailable("the broker is closed"))
         loop = asyncio.get_running_loop()
         for broker in self._bus.brokers:
             loop.call_soon(broker._receive, channel, data)  # noqa: SLF001 - its own kind
-        return Receipt.ready(None)
+        return Receipt.ready(sum(channel in each._channels for each in self._bus.brokers))  # noqa: SLF001
 
     def _receive(self, channel: str, data: bytes) -> None:
         if channel in self._channels and self._subscriber is not None:
