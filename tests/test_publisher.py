@@ -13,7 +13,8 @@ import pytest
 from tests.hub.brokers.ear import Ear
 from ws_middleware import BrokerUnavailable, ConfigError, Publisher, Sent
 from ws_middleware.hub.brokers.redis import RedisBroker
-from ws_middleware.hub.envelope import Close, Envelope, read
+from ws_middleware.hub.envelope import Close, Envelope
+from ws_middleware.hub.wire import read
 from ws_middleware.types import EncodedMessage
 
 if TYPE_CHECKING:

@@ -77,6 +77,10 @@ class Receipt(Generic[T]):
         """Give it its exception. Only the first outcome counts."""
         self._settle(None, error)
 
+    def follow(self, other: Receipt[T]) -> None:
+        """Take the outcome of another one, which is done."""
+        self._settle(other._value, other._error)
+
     def _settle(self, value: T | None, error: BaseException | None) -> None:
         with _lock:
             if self._done:

@@ -84,9 +84,11 @@ class Member:
         *,
         route: str = "/ws",
         user: str = "",
+        closes_for_gap: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self.id = id
+        self.closes_for_gap = closes_for_gap
         self.link = Link(clock)
         self.route_name = route
         self.user_id = user

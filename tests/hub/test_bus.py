@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,11 +13,14 @@ from ws_middleware.errors import BrokerRequired, BrokerUnavailable
 from ws_middleware.hub.bus import Bus
 from ws_middleware.hub.canary import BEAT
 from ws_middleware.hub.hub import Hub, Sent
+from ws_middleware.hub.questions import Answers
 from ws_middleware.hub.registry import Address
 from ws_middleware.receipt import Receipt
 from ws_middleware.types import EncodedMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ws_middleware.hub.brokers import Subscriber
 
 EVERYONE = Address("everyone")
@@ -60,11 +63,11 @@ class Broker:
     def unsubscribe(self, channel: str) -> None:
         self.channels.discard(channel)
 
-    def publish(self, channel: str, data: bytes) -> Receipt[None]:
+    def publish(self, channel: str, data: bytes) -> Receipt[int | None]:
         if self.away:
             return Receipt.failed(BrokerUnavailable("away"))
         self._wire.published.append((channel, data))
-        return Receipt.ready(None)
+        return Receipt.ready(sum(channel in each.channels for each in self._wire.brokers))
 
     def hear(self, channel: str, data: bytes) -> None:
         if channel in self.channels and not self.hears_nothing:
@@ -80,7 +83,13 @@ class Broker:
 class Process:
     """One process: its hub, its loop, its members."""
 
-    def __init__(self, wire: Wire, node: str, secret: bytes | None = None) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        node: str,
+        secret: bytes | None = None,
+        respond: Callable[[Any], object] | None = None,
+    ) -> None:
         self.branch = Branch()
         self.hub = Hub()
         self.broker = Broker(wire)
@@ -93,12 +102,13 @@ class Process:
             node=node,
             deliver=self.hub.deliver,
             on_gap=lambda since, until: self.gaps.append((since, until)),
+            respond=respond or self.hub.respond,
             wall=lambda: self.branch.clock.now,
             largest=lambda: 1000,
             secret=secret,
         )
-        self.hub.bus = self.bus
-        self.bus.open()
+        self.hub.uplink.offer(self.branch, lambda: self.bus)
+        self.branch.clock.turn()
         self.hub.attach(self.branch)
         self.count = 0
 
@@ -179,7 +189,7 @@ def test_a_close_reaches_them_too_and_is_spread(wire: Wire) -> None:
 
 def test_only_what_somebody_wants_to_hear_is_subscribed_to(wire: Wire) -> None:
     process = Process(wire, "a")
-    own = {"wsm:shop:node:a"}
+    own = {"wsm:shop:node:a", "wsm:shop:nodes"}
     assert process.broker.channels == own
     one, two = process.member(room="7"), process.member(room="7")
     assert process.broker.channels == own | {
@@ -201,7 +211,7 @@ def test_a_loop_that_ends_wants_to_hear_nothing(wire: Wire) -> None:
     process = Process(wire, "a")
     process.member(room="7", user="ann")
     process.hub.detach(process.branch)
-    assert process.broker.channels == {"wsm:shop:node:a"}
+    assert process.broker.channels == {"wsm:shop:node:a", "wsm:shop:nodes"}
 
 
 def test_two_loops_share_a_subscription(wire: Wire) -> None:
@@ -216,7 +226,7 @@ def test_two_loops_share_a_subscription(wire: Wire) -> None:
     process.branch.registry.remove(one)
     assert "wsm:shop:everyone:" in process.broker.channels
     other.registry.remove(two)
-    assert process.broker.channels == {"wsm:shop:node:a"}
+    assert process.broker.channels == {"wsm:shop:node:a", "wsm:shop:nodes"}
 
 
 # --- a broker that is away -----------------------------------------------------------------------
@@ -339,6 +349,191 @@ def test_siblings_without_a_bus_are_told_of(wire: Wire) -> None:
     process = Process(wire, "a")
     process.hub.has_siblings = True
     process.hub.send(EVERYONE, EncodedMessage("x"), NOBODY)
-    process.hub.bus = None
+    process.hub.uplink.withdraw(process.branch)
     with pytest.raises(BrokerRequired):
         process.hub.send(EVERYONE, EncodedMessage("x"), NOBODY)
+
+
+# --- what processes ask each other ---------------------------------------------------------------
+
+
+def test_a_count_is_of_all_processes(wire: Wire) -> None:
+    processes = [Process(wire, node) for node in ("a", "b", "c")]
+    for number, each in enumerate(processes):
+        for _ in range(number + 1):
+            each.member(room="7")
+        each.member(room="8")
+    receipt = processes[0].hub.count_everywhere(Address("room", "7"))
+    assert not receipt.done
+    wire.carry()  # the question
+    wire.carry()  # the answers
+    assert receipt.result(0) == 6
+
+
+def test_a_count_of_a_process_that_is_alone(wire: Wire) -> None:
+    process = Process(wire, "a")
+    process.member()
+    receipt = process.hub.count_everywhere(EVERYONE)
+    assert receipt.result(0) == 1
+    alone = Hub()
+    alone.attach(Branch("1", "2"))
+    assert alone.count_everywhere(EVERYONE).result(0) == 2
+
+
+def test_a_process_that_does_not_answer_is_missed_after_two_seconds(wire: Wire) -> None:
+    one, two = Process(wire, "a"), Process(wire, "b")
+    two.broker.hears_nothing = True
+    receipt = one.hub.count_everywhere(EVERYONE)
+    wire.carry()
+    one.branch.clock.run_until(1.9)
+    assert not receipt.done
+    one.branch.clock.run_until(2.0)
+    with pytest.raises(BrokerUnavailable, match="1 of 1 other processes did not answer"):
+        receipt.result(0)
+
+
+def test_a_process_that_has_just_begun_asks_when_it_is_connected(wire: Wire) -> None:
+    one, two = Process(wire, "a"), Process(wire, "b")
+    two.member()
+    one.bus.is_ready = False
+    receipt = one.hub.count_everywhere(EVERYONE)
+    wire.carry()
+    assert not receipt.done
+    one.broker.subscriber.connected()
+    wire.carry()
+    wire.carry()
+    assert receipt.result(0) == 1
+
+
+def test_while_the_broker_is_away_nobody_can_be_asked(wire: Wire) -> None:
+    process = Process(wire, "a")
+    process.broker.subscriber.lost(ConnectionError("refused"))
+    receipt = process.hub.count_everywhere(EVERYONE)
+    process.branch.clock.run_until(2.0)
+    with pytest.raises(BrokerUnavailable, match="<Broker> is away"):
+        receipt.result(0)
+    process.broker.subscriber.connected()
+    process.broker.away = True
+    with pytest.raises(BrokerUnavailable):
+        process.hub.count_everywhere(EVERYONE).result(0)
+    process.branch.ended = True
+    with pytest.raises(BrokerUnavailable):
+        process.hub.count_everywhere(EVERYONE).result(0)
+
+
+def test_an_answer_that_cannot_be_given_is_missing(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(ask: object) -> object:
+        raise ZeroDivisionError
+
+    one = Process(wire, "a")
+    two = Process(wire, "b", respond=fail)
+    member = two.member()
+    receipt = one.hub.ask("stats")
+    wire.carry()
+    wire.carry()
+    one.branch.clock.run_until(2.0)
+    assert receipt.result(0) == Answers((), missing=1)
+    assert "could not be answered" in caplog.text
+    one.hub.send(EVERYONE, EncodedMessage("next"), NOBODY)
+    wire.carry()
+    assert member.link.texts == ["next"]
+
+
+# --- on which loop it lives ----------------------------------------------------------------------
+
+
+class Loops:
+    """A process of several loops, each of which offers the bus a home."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.hub = Hub()
+        self.gaps: list[tuple[float, float]] = []
+        self.branches = [Branch(), Branch()]
+        self.buses: list[Bus] = []
+        self.wire = wire
+        for branch in self.branches:
+            self.hub.attach(branch)
+            self.hub.uplink.offer(branch, lambda branch=branch: self.make(branch))
+            branch.clock.turn()
+
+    def make(self, branch: Branch) -> Bus:
+        bus = Bus(
+            Broker(self.wire),
+            branch,
+            prefix="wsm:shop",
+            node="a",
+            deliver=self.hub.deliver,
+            on_gap=lambda since, until: self.gaps.append((since, until)),
+            respond=self.hub.respond,
+            wall=lambda: branch.clock.now,
+            largest=lambda: 1000,
+        )
+        self.buses.append(bus)
+        return bus
+
+
+def test_the_bus_moves_when_its_loop_ends(wire: Wire) -> None:
+    process, other = Loops(wire), Process(wire, "b")
+    one, two = process.branches
+    members = [Member("a-1", user="ann"), Member("a-2", user="bob")]
+    one.registry.add(members[0])
+    two.registry.add(members[1])
+    assert len(process.buses) == 1
+    assert process.hub.bus is process.buses[0]
+
+    one.ended = True
+    process.hub.detach(one)
+    left = process.hub.uplink.withdraw(one)
+    assert left is process.buses[0]
+    wire.brokers.remove(left._broker)  # type: ignore[arg-type]
+    assert process.hub.bus is process.buses[1]
+    two.clock.turn()
+    assert process.gaps == [(0.0, 0.0)]  # what came in between is lost
+
+    other.hub.send(EVERYONE, EncodedMessage("x"), NOBODY)
+    wire.carry()
+    assert (members[0].link.texts, members[1].link.texts) == ([], ["x"])
+    channels = wire.brokers[-1].channels
+    assert "wsm:shop:user::bob" in channels
+    assert "wsm:shop:user::ann" not in channels
+    two.registry.remove(members[1])
+    assert wire.brokers[-1].channels == {"wsm:shop:node:a", "wsm:shop:nodes"}
+
+
+def test_the_end_of_another_loop_moves_nothing(wire: Wire) -> None:
+    process = Loops(wire)
+    two = process.branches[1]
+    process.hub.detach(two)
+    assert process.hub.uplink.withdraw(two) is None
+    assert process.hub.bus is process.buses[0]
+    assert process.hub.uplink.withdraw(process.branches[0]) is process.buses[0]
+    assert process.hub.bus is None
+
+
+def test_a_loop_that_came_before_the_bus_is_heard(wire: Wire) -> None:
+    hub, branch = Hub(), Branch("a-1")
+    hub.attach(branch)
+    process = Loops(wire)
+    process.hub.attach(branch)
+    assert "wsm:shop:everyone:" in wire.brokers[0].channels
+
+
+# --- sockets that do not go on after a gap -------------------------------------------------------
+
+
+def test_after_a_gap_sockets_are_closed_where_the_route_says_so(wire: Wire) -> None:
+    process = Process(wire, "a")
+    kept = process.member()
+    closing = [Member(f"a-x{number}", closes_for_gap=True) for number in range(3)]
+    for member in closing:
+        process.branch.registry.add(member)
+    assert not any("gap" in channel for channel in process.broker.channels)
+    process.hub.close_for_gap()
+    process.branch.clock.run_until(1.0)
+    assert [each.link.closed[0][1:] for each in closing] == [(1013, "messages_missed")] * 3
+    assert kept.link.closed == []
+    for member in closing:
+        process.branch.registry.remove(member)
+    process.hub.close_for_gap()

@@ -56,6 +56,15 @@ def test_a_socket_is_not_found_by_what_it_is_not() -> None:
         assert registry.count(address) == 0
 
 
+def test_who_does_not_outlive_a_gap_is_found_by_that() -> None:
+    registry, member = Registry(), Member("1", closes_for_gap=True)
+    for each in (Member("2"), member):
+        registry.add(each)
+    assert registry.members(Address("gap")) == (member,)
+    registry.remove(member)
+    assert registry.count(Address("gap")) == 0
+
+
 def test_nobody_is_in_no_user_audience() -> None:
     registry, _ = joined()
     assert {address.kind for address in registry.addresses} == {"socket", "everyone"}
@@ -129,6 +138,33 @@ def test_a_socket_that_was_added_twice_leaves_nothing_behind() -> None:
     assert (len(registry), list(registry.addresses)) == (0, [])
 
 
+def test_a_watcher_hears_of_the_first_to_come_and_the_last_to_go_only() -> None:
+    registry = Registry()
+    heard: list[tuple[str, bool]] = []
+    room = Address("room", "x")
+
+    def hear(address: Address, *, present: bool) -> None:
+        if address == room:
+            heard.append((address.name, present))
+
+    registry.on_change = hear
+    ann, bob = Member("1"), Member("2")
+    for member in (ann, bob):
+        registry.add(member)
+    assert heard == []
+    for member in (ann, bob, ann):
+        registry.join(member, "x")
+    assert heard == [("x", True)]
+    registry.leave(ann, "x")
+    registry.leave(ann, "x")
+    assert heard == [("x", True)]
+    registry.remove(bob)
+    registry.remove(bob)
+    assert heard == [("x", True), ("x", False)]
+    registry.join(ann, "x")
+    assert heard == [("x", True), ("x", False), ("x", True)]
+
+
 def test_10000_sockets_leave_nothing_behind() -> None:
     registry = Registry()
     members = [
@@ -150,13 +186,14 @@ def test_10000_sockets_leave_nothing_behind() -> None:
 
 ROOMS = ["x", "y", "everyone", "ann"]
 MEMBERS = [
-    Member(str(number), route=route, user=user)
+    Member(str(number), route=route, user=user, closes_for_gap=number % 3 == 0)
     for number, (route, user) in enumerate(
         [("/a", "ann"), ("/a", "ann"), ("/b", "ann"), ("/a", "bob"), ("/b", ""), ("/a", "")]
     )
 ]
 ADDRESSES = [
     *(Address("socket", member.id) for member in MEMBERS),
+    Address("gap"),
     *(
         address._replace(route=route)
         for route in (None, "/a", "/b", "/c")
@@ -176,6 +213,8 @@ def belongs(member: Member, rooms: set[str], address: Address) -> bool:
     """Whether a socket in `rooms` is at `address`, thought through anew."""
     if address.kind == "socket":
         return member.id == address.name
+    if address.kind == "gap":
+        return member.closes_for_gap
     if address.route not in {None, member.route_name}:
         return False
     if address.kind == "everyone":
@@ -191,13 +230,23 @@ class AgainstAModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.registry = Registry()
+        self.registry.on_change = self.hear
         self.model: dict[Member, set[str]] = {}
+        #: Who was where before the last step, in the order they came.
+        self.before: dict[Address, tuple[Member, ...]] = dict.fromkeys(ADDRESSES, ())
+        #: What the watcher has heard in the last step.
+        self.heard: list[tuple[Address, bool]] = []
+
+    def hear(self, address: Address, *, present: bool) -> None:
+        # Whoever is told looks at once, and must see what it is told.
+        assert self.registry.count(address) == (1 if present else 0)
+        assert (address in set(self.registry.addresses)) is present
+        self.heard.append((address, present))
 
     @rule(member=_member)
     def add(self, member: Member) -> None:
-        if member not in self.model:
-            self.registry.add(member)
-            self.model[member] = set()
+        self.registry.add(member)
+        self.model.setdefault(member, set())
 
     @rule(member=_member)
     def remove(self, member: Member) -> None:
@@ -222,27 +271,35 @@ class AgainstAModel(RuleBasedStateMachine):
             self.remove(member)
         assert list(self.registry.addresses) == []
 
+    def expected(self, address: Address) -> tuple[Member, ...]:
+        """Return who must be at `address`: those who stay, and behind them who has come."""
+        there = {member for member, rooms in self.model.items() if belongs(member, rooms, address)}
+        stayed = [member for member in self.before[address] if member in there]
+        return (*stayed, *(there - set(stayed)))  # a step lets one come at the most
+
     @invariant()
     def is_as_the_model(self) -> None:
-        expected = {
-            address: {
-                member for member, rooms in self.model.items() if belongs(member, rooms, address)
-            }
-            for address in ADDRESSES
-        }
-        for address, members in expected.items():
-            found = self.registry.members(address)
-            assert set(found) == members
-            assert len(found) == len(members) == self.registry.count(address)
-        assert set(self.registry.addresses) == {each for each, found in expected.items() if found}
+        now = {address: self.expected(address) for address in ADDRESSES}
+        for address, members in now.items():
+            assert self.registry.members(address) == members
+            assert self.registry.count(address) == len(members)
+        assert set(self.registry.addresses) == {each for each, members in now.items() if members}
         assert len(self.registry) == len(self.model)
         assert all((member in self.registry) == (member in self.model) for member in MEMBERS)
 
+        changed = [
+            (each, bool(now[each])) for each in now if bool(now[each]) != bool(self.before[each])
+        ]
+        assert sorted(self.heard, key=str) == sorted(changed, key=str)
+        self.before, self.heard = now, []
+
     def teardown(self) -> None:
+        present = {each for each, members in self.before.items() if members}
         for member in MEMBERS:
             self.registry.remove(member)
         assert list(self.registry.addresses) == []
         assert len(self.registry) == 0
+        assert sorted(self.heard, key=str) == sorted([(each, False) for each in present], key=str)
 
 
 TestAgainstAModel: type[unittest.TestCase] = AgainstAModel.TestCase

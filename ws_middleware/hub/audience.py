@@ -40,6 +40,9 @@ class Sender(Protocol):
     def count(self, address: Address) -> int:
         """Return how many of this process are at `address`."""
 
+    def count_everywhere(self, address: Address) -> Receipt[int]:
+        """Return how many of all processes are at `address`."""
+
     def local(self, address: Address) -> Iterator[Member]:
         """Yield those of this process at `address`."""
 
@@ -92,6 +95,18 @@ class Audience(Generic[MemberT]):
     def count(self) -> int:
         """Return how many sockets of this process it has."""
         return self._hub.count(self._address)
+
+    def count_everywhere(self) -> Receipt[int]:
+        """Return how many sockets it has in all processes; the receipt has it within 2 seconds.
+
+        It fails with `BrokerUnavailable` where a process cannot be asked or does not answer: then
+        nobody knows the number. Over a Redis Cluster, which cannot tell how many have heard the
+        question, it is the number of those who have answered in 2 seconds.
+
+        Raises:
+            BrokerRequired: there are other processes, and no broker between them.
+        """
+        return self._hub.count_everywhere(self._address)
 
     def local(self) -> Iterator[MemberT]:
         """Yield its websockets of this process, as they were when asked."""

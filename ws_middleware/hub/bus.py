@@ -15,13 +15,24 @@ from ws_middleware.errors import BrokerUnavailable
 from ws_middleware.receipt import Receipt
 
 from .canary import BEAT, Canary
-from .envelope import Beat, Dropped, Envelope, channel_of, node_channel, read, write
+from .envelope import (
+    Answer,
+    Ask,
+    Beat,
+    Envelope,
+    channel_of,
+    every_node_channel,
+    node_channel,
+)
+from .questions import PATIENCE, Answers, Questions
 from .registry import Address
+from .wire import Dropped, read, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .brokers import Broker
+    from .envelope import Question
 
 __all__ = ["Bus", "Home"]
 
@@ -48,6 +59,7 @@ class Bus:
         node: who this process is, on the bus.
         deliver: called on the loop with what came from elsewhere.
         on_gap: called on the loop with the wall times between which messages may be missing.
+        respond: called on the loop with what another process asks; returns anything JSON can hold.
         wall: the time since the epoch.
         largest: returns how many bytes a message may have.
         secret: what every envelope has to be signed with, if anything.
@@ -62,6 +74,7 @@ class Bus:
         node: str,
         deliver: Callable[[Address, Envelope], object],
         on_gap: Callable[[float, float], None],
+        respond: Callable[[Ask], object],
         wall: Callable[[], float],
         largest: Callable[[], int],
         secret: bytes | None = None,
@@ -72,6 +85,7 @@ class Bus:
         self._node = node
         self._deliver = deliver
         self._on_gap = on_gap
+        self._respond = respond
         self._wall = wall
         self._largest = largest
         self._secret = secret
@@ -79,6 +93,10 @@ class Bus:
         self._present: Counter[Address] = Counter()
         self._addresses: dict[str, Address] = {}
         self._own = node_channel(prefix, node)
+        self._all = every_node_channel(prefix)
+        self._questions = Questions()
+        #: What is to be asked once the broker is there.
+        self._unasked: list[Callable[[], None]] = []
         self._lost_at: float | None = None
         self._is_open = False
         #: Whether messages from elsewhere come in. From any thread.
@@ -93,7 +111,12 @@ class Bus:
         self._is_open = True
         self._broker.open(self)
         self._broker.subscribe(self._own)
+        self._broker.subscribe(self._all)
         self._home.later(BEAT, self._beat)
+
+    def begin_with_gap(self) -> None:
+        """Say, once connected, that messages were missed: there was another one before."""
+        self._lost_at = self._wall()
 
     async def close(self) -> None:
         """End within a second."""
@@ -131,7 +154,7 @@ class Bus:
         self._home.run(lambda: self._note(address, present=present))
 
     def _note(self, address: Address, *, present: bool) -> None:
-        if address.kind == "socket":  # reached on the node's own channel
+        if address.kind in {"socket", "gap"}:  # reached on the node's own channel, or only here
             return
         self._present[address] += 1 if present else -1
         count = self._present[address]
@@ -164,11 +187,11 @@ class Bus:
             outcome.resolve(value=False)
         return outcome
 
-    def _publish(self, channel: str, envelope: Envelope) -> Receipt[None]:
+    def _publish(self, channel: str, envelope: Envelope) -> Receipt[int | None]:
         data = write(envelope, channel=channel, now=self._wall(), secret=self._secret)
         return self._broker.publish(channel, data)
 
-    def _was_taken(self, receipt: Receipt[None]) -> bool:
+    def _was_taken(self, receipt: Receipt[int | None]) -> bool:
         try:
             receipt.result(0)
         except BrokerUnavailable:
@@ -176,6 +199,60 @@ class Bus:
             return False
         self.counts["published"] += 1
         return True
+
+    # --- what is asked -----------------------------------------------------------------------
+
+    def ask(self, question: Question, address: Address | None = None) -> Receipt[Answers]:
+        """Ask every other process; the receipt has what came back within `PATIENCE` seconds.
+
+        From any thread. It fails with `BrokerUnavailable` where nobody can be asked now.
+        """
+        answers: Receipt[Answers] = Receipt()
+        away = BrokerUnavailable(f"{self._broker!r} is away, so no other process can be asked")
+
+        def begin() -> None:
+            found = self._ask(question, address)
+            found.add_done_callback(lambda: answers.follow(found))
+
+        def give_up() -> None:
+            if begin in self._unasked:
+                self._unasked.remove(begin)
+                answers.fail(away)
+
+        def act() -> None:
+            if self.is_ready:
+                begin()
+            else:  # a process that has just begun to serve is connected in a moment
+                self._unasked.append(begin)
+                self._home.later(PATIENCE, give_up)
+
+        if not self._home.run(act):
+            answers.fail(away)
+        return answers
+
+    def _ask(self, question: Question, address: Address | None) -> Receipt[Answers]:
+        ask, answers = self._questions.add(question, address)
+        published = self._publish(self._all, Envelope(ask, node=self._node))
+        published.add_done_callback(lambda: self._asked(ask, published))
+        self._home.later(PATIENCE, lambda: self._questions.give_up(ask))
+        return answers
+
+    def _asked(self, ask: Ask, published: Receipt[int | None]) -> None:
+        try:
+            heard = published.result(0)
+        except BrokerUnavailable as error:
+            self._questions.fail(ask, error)
+        else:
+            if heard is not None:
+                self._questions.expect(ask, max(heard - 1, 0))  # we have heard it, too
+
+    def _answer(self, ask: Ask, asker: str) -> None:
+        try:
+            answer = Envelope(Answer(ask.id, self._respond(ask)), node=self._node)
+        except Exception:  # whoever asks hears nothing, and says that one is missing
+            _log.exception("the question %r of node %r could not be answered", ask, asker)
+            return
+        self._publish(node_channel(self._prefix, asker), answer)
 
     # --- what the broker tells it (`Subscriber`) ---------------------------------------------
 
@@ -194,12 +271,18 @@ class Bus:
             self._take(channel, envelope)
 
     def _take(self, channel: str, envelope: Envelope) -> None:
-        if channel == self._own:
-            address = Address("socket", envelope.socket)
+        action = envelope.action
+        if isinstance(action, Ask):
+            self._answer(action, envelope.node)
+        elif isinstance(action, Answer):
+            self._questions.take(action.id, action.value)
+        elif channel == self._own:
+            self._hand_over(Address("socket", envelope.socket), envelope)
         elif channel in self._addresses:
-            address = self._addresses[channel]
-        else:  # the last socket there has just gone
-            return
+            self._hand_over(self._addresses[channel], envelope)
+        # else the last socket there has just gone
+
+    def _hand_over(self, address: Address, envelope: Envelope) -> None:
         self.counts["received"] += 1
         self._deliver(address, envelope)
 
@@ -217,6 +300,9 @@ class Bus:
         since, self._lost_at = self._lost_at, None
         heard, self.is_ready = self._canary.last_heard, True
         self._canary.restart(now)
+        unasked, self._unasked = self._unasked, []
+        for begin in unasked:
+            begin()
         if since is None:
             _log.info("connected to %r", self._broker)
             return

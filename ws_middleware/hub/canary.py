@@ -12,7 +12,7 @@ from typing import Final
 __all__ = ["BEAT", "Canary"]
 
 #: Seconds between two beats.
-BEAT: Final = 5.0
+BEAT: Final = 4.0
 #: Beats in a row that may go unheard, less one.
 _MISSES: Final = 2
 

@@ -78,9 +78,16 @@ class Job:
                 self._count += 1
                 self._act(member)
         if served < room:
-            self._tally.add(self._count)
+            self._finish()
             return room - served
         return 0
+
+    def _finish(self) -> None:
+        try:
+            self._tally.add(self._count)
+        except Exception:
+            # What waits for a receipt is the app's own; the sends behind this one are others'.
+            _log.exception("a callback of a receipt failed")
 
     def _act(self, member: Member) -> None:
         action = self._envelope.action

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ws_middleware.errors import BrokerRequired, MessageTooBig
+from ws_middleware.errors import BrokerRequired, BrokerUnavailable, MessageTooBig
 from ws_middleware.native import Lock
 from ws_middleware.receipt import Receipt
 
+from .counts import Counts
 from .envelope import Close, Envelope
 from .fan_out import Job, Tally
+from .questions import Answers, total_of
+from .registry import Address
+from .uplink import Uplink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,10 +29,15 @@ if TYPE_CHECKING:
     from ws_middleware.types import EncodedMessage
 
     from .bus import Bus
+    from .envelope import Ask, Question
     from .fan_out import FanOut
-    from .registry import Address, Member, Registry
+    from .registry import Member, Registry
 
-__all__ = ["Branch", "Hub", "Sent", "nowhere"]
+__all__ = ["Alone", "Branch", "Hub", "Outside", "Sent"]
+
+#: Seconds over which the sockets of a route are closed after a gap: so many for each, at most.
+_GAP_PAUSE: Final = 0.02
+_GAP_OVER: Final = 10.0
 
 _SIBLINGS: Final = (
     "this server runs several worker processes, and a message sent here reaches only the sockets "
@@ -55,8 +64,36 @@ class Branch(Protocol):
     registry: Registry
     fan_out: FanOut
 
-    def run(self, action: Callable[[], None]) -> bool:
+    def run(self, action: Callable[[], object]) -> bool:
         """Run `action` on the loop: now if this is its thread, else soon. False if it has ended."""
+
+    def later(self, delay: float, action: Callable[[], object]) -> object:
+        """Run `action` after `delay` seconds; on the loop."""
+
+
+class Outside(Protocol):
+    """The other processes, while this one has no bus."""
+
+    def tell(self, address: Address, envelope: Envelope) -> Receipt[bool] | None:
+        """Have it done there; `None` where there are none.
+
+        Raises:
+            BrokerUnavailable: it was not taken, and nobody else would try again.
+        """
+
+    def ask(self, question: Question, address: Address | None) -> Receipt[Answers]:
+        """Ask them; nobody answers where there are none."""
+
+
+class Alone:
+    """There are no other processes."""
+
+    def tell(self, address: Address, envelope: Envelope) -> None:
+        """Tell nobody."""
+
+    def ask(self, question: Question, address: Address | None) -> Receipt[Answers]:  # noqa: ARG002
+        """Ask nobody."""
+        return Receipt.ready(Answers())
 
 
 class Hub:
@@ -67,10 +104,14 @@ class Hub:
         self._lock = Lock()
         #: Who this process is to others; the ids of its sockets begin with it.
         self.node = secrets.token_hex(4)
-        #: The way to other processes, where there is one; set before the first loop is attached.
-        self.bus: Bus | None = None
-        #: Asked while there is no `bus`: tells other processes in another way, or makes one.
-        self.reach: Callable[[Address, Envelope], Receipt[bool] | None] = nowhere
+        #: The way to other processes, where there is one.
+        self.uplink = Uplink()
+        #: The way while there is no bus: it may make one.
+        self.outside: Outside = Alone()
+        #: What has happened here so far.
+        self.counts = Counts()
+        #: Returns what this process answers when another one asks; set by whoever knows it all.
+        self.respond: Callable[[Ask], object] = self._respond
         #: Called with the wall times between which messages of others may be missing.
         self.gap_handlers: list[Callable[..., object]] = []
         #: Whether other processes of the same server have sockets that are not reached from here.
@@ -80,27 +121,32 @@ class Hub:
 
     def attach(self, branch: Branch) -> None:
         """Add a loop."""
-        branch.registry.on_change = self._noted
         with self._lock:
             self._branches = (*self._branches, branch)
+        self.uplink.attach(branch)
 
     def detach(self, branch: Branch) -> None:
-        """Remove a loop that has ended, and with it all that its sockets wanted to hear."""
+        """Remove a loop that has ended."""
         with self._lock:
             self._branches = tuple(each for each in self._branches if each is not branch)
-        branch.registry.on_change = None
-        for address in branch.registry.addresses:
-            self._noted(address, present=False)
+        self.uplink.detach(branch)
 
-    def _noted(self, address: Address, *, present: bool) -> None:
-        if self.bus is not None:
-            self.bus.note(address, present=present)
+    @property
+    def bus(self) -> Bus | None:
+        """The way to other processes, where it is open."""
+        return self.uplink.bus
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The loops there are."""
+        return self._branches
 
     def after_fork(self) -> None:
         """A child has none of the loops."""
         self._lock = Lock()
         self._branches = ()
-        self.bus = None
+        self.uplink = Uplink()
+        self.counts = Counts()
         self.node = secrets.token_hex(4)
 
     def send(
@@ -137,6 +183,45 @@ class Hub:
         """Return how many of this process are at `address`."""
         return sum(branch.registry.count(address) for branch in self._branches)
 
+    def count_everywhere(self, address: Address) -> Receipt[int]:
+        """Return how many of all processes are at `address`.
+
+        It fails with `BrokerUnavailable` where a process could not be asked or does not answer: a
+        number that is too small would be taken for the truth.
+
+        Raises:
+            BrokerRequired: other processes have sockets there, and nothing reaches them.
+        """
+        here, total = self.count(address), Receipt[int]()
+        answers = self.ask("count", address)
+
+        def finish() -> None:
+            try:
+                total.resolve(here + total_of(answers.result(0)))
+            except BrokerUnavailable as error:
+                total.fail(error)
+
+        answers.add_done_callback(finish)
+        return total
+
+    def ask(self, question: Question, address: Address | None = None) -> Receipt[Answers]:
+        """Ask all other processes.
+
+        Raises:
+            BrokerRequired: there are some, and nothing reaches them.
+        """
+        self._check_reach()
+        return (self.bus or self.outside).ask(question, address)
+
+    def _respond(self, ask: Ask) -> object:
+        return self.count(ask.address or Address("everyone"))
+
+    def close_for_gap(self) -> None:
+        """Close the sockets here that must not go on after messages may have been missed."""
+        address = Address("gap")
+        over = min(_GAP_OVER, self.count(address) * _GAP_PAUSE)
+        self.deliver(address, Envelope(Close(1013, "messages_missed", over)))
+
     def local(self, address: Address) -> Iterator[Member]:
         """Yield those of this process at `address`."""
         for branch in self._branches:
@@ -144,11 +229,15 @@ class Hub:
 
     def _tell(self, address: Address, envelope: Envelope) -> Receipt[Sent]:
         """Do it here, and have it done elsewhere."""
+        self._check_reach()
+        local = self.deliver(address, envelope)
+        bus = self.bus
+        told = self.outside.tell if bus is None else bus.publish
+        return _joined(local, told(address, envelope))
+
+    def _check_reach(self) -> None:
         if self.has_siblings and self.bus is None:
             raise BrokerRequired(_SIBLINGS)
-        local = self.deliver(address, envelope)
-        tell = self.reach if self.bus is None else self.bus.publish
-        return _joined(local, tell(address, envelope))
 
     def deliver(self, address: Address, envelope: Envelope) -> Receipt[int]:
         """Do it for the sockets of this process; the receipt has their number."""
@@ -161,10 +250,6 @@ class Hub:
             if not branch.run(partial(branch.fan_out.add, job)):
                 tally.add(0)
         return tally.receipt
-
-
-def nowhere(address: Address, envelope: Envelope) -> None:
-    """There are no other processes."""
 
 
 def _joined(local: Receipt[int], published: Receipt[bool] | None) -> Receipt[Sent]:

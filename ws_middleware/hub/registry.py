@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Address", "Kind", "Member", "Registry"]
 
 
-Kind = Literal["room", "user", "everyone", "socket"]
+#: What can be sent to: "gap" is of this process alone, see `Member.closes_for_gap`.
+Kind = Literal["room", "user", "everyone", "socket", "gap"]
 
 
 class Address(NamedTuple):
@@ -45,6 +46,10 @@ class Member(Protocol):
     @property
     def user_id(self) -> str:
         """Empty for the anonymous."""
+
+    @property
+    def closes_for_gap(self) -> bool:
+        """Whether it does not go on where messages of other processes may have been missed."""
 
 
 class Watcher(Protocol):
@@ -78,6 +83,8 @@ class Registry:
         self._index_both(member, Address("everyone"))
         if member.user_id:
             self._index_both(member, Address("user", member.user_id))
+        if member.closes_for_gap:
+            self._index(member, Address("gap"))
 
     def remove(self, member: Member) -> None:
         """Remove a socket and everything it was in. Unknown ones are nothing."""

@@ -10,6 +10,7 @@ from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
+from .clock import SYSTEM
 from .logs import Logger
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ __all__ = ["Mailbox"]
 
 _log: Final = Logger("ws_middleware.runtime")
 
-#: Actions that one turn of the loop runs; then sockets and timers have theirs.
+#: Actions that one turn of the loop runs, and for how many seconds; then sockets and timers have
+#: theirs. The time counts where threads post without end and hold the interpreter meanwhile.
 _TURN: Final = 1000
+_LONGEST: Final = 0.02
 
 
 class Mailbox:
@@ -52,7 +55,10 @@ class Mailbox:
     def _turn(self) -> None:
         # Before the first take: whoever posts from here on wakes the loop again.
         self._woken = False
+        end = SYSTEM.now() + _LONGEST
         for _ in range(_TURN):
+            if SYSTEM.now() > end:
+                break
             try:
                 action = self._actions.popleft()
             except IndexError:

@@ -24,40 +24,43 @@ _log: Final = logging.getLogger("ws_middleware.bus")
 _LARGEST: Final = 1024**2
 
 
-def connect(engine: Engine, runtime: Runtime) -> Bus | None:
-    """Open the bus, if the settings name a broker that others hear and there is none yet.
+def connect(engine: Engine, runtime: Runtime) -> None:
+    """Offer this loop as the home of the bus, if the settings name a broker that others hear.
 
-    In the thread of a loop that has not begun.
+    In the thread of a loop that may not have begun.
     """
-    hub, settings = engine.hub, engine.settings
-    if hub.bus is not None or not settings.is_remote:
-        return None
+    if engine.settings.is_remote:
+        engine.hub.uplink.offer(runtime, partial(_make, engine, runtime))
+
+
+async def disconnect(engine: Engine, runtime: Runtime) -> None:
+    """Close the bus, if it lives here, when the sockets have been closed."""
+    bus = engine.hub.uplink.withdraw(runtime)
+    if bus is not None:
+        await bus.close()
+
+
+def _make(engine: Engine, runtime: Runtime) -> Bus:
     from ws_middleware.hub.brokers.redis import RedisBroker  # noqa: PLC0415 - the extra "redis"
 
-    hub.bus = bus = Bus(
+    hub, settings = engine.hub, engine.settings
+    return Bus(
         RedisBroker(settings.broker),
         runtime,
         prefix=settings.prefix,
         node=hub.node,
         deliver=hub.deliver,
         on_gap=partial(_tell_of_gap, engine, runtime),
+        respond=hub.respond,
         wall=engine.clock.wall,
         largest=lambda: max(hub.outbound_bytes.values(), default=_LARGEST),
         secret=settings.broker_secret,
     )
-    runtime.loop.call_soon(bus.open)
-    return bus
-
-
-async def disconnect(engine: Engine, bus: Bus) -> None:
-    """Close it, when the sockets have been closed."""
-    if engine.hub.bus is bus:
-        engine.hub.bus = None
-    await bus.close()
 
 
 def _tell_of_gap(engine: Engine, runtime: Runtime, since: float, until: float) -> None:
     """Call the app's `on_gap` handlers."""
+    engine.hub.close_for_gap()
     times = datetime.fromtimestamp(since, UTC), datetime.fromtimestamp(until, UTC)
     for handler in engine.hub.gap_handlers:
         if is_async(handler):

@@ -14,9 +14,10 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ws_middleware.hub.hub import nowhere
+from ws_middleware.hub.hub import Alone
 from ws_middleware.net.asking import Asker
 from ws_middleware.net.engine import Engine
+from ws_middleware.net.link import SocketLink
 from ws_middleware.net.runtime import Runtime
 from ws_middleware.net.sidecar import Sidecar
 from ws_middleware.net.takeover import CannotTake, Taken
@@ -32,10 +33,9 @@ if TYPE_CHECKING:
 
     from ws_middleware import WebSocket
     from ws_middleware.front import Front
-    from ws_middleware.hub.hub import Hub
+    from ws_middleware.hub.hub import Hub, Outside
     from ws_middleware.native import Event
-    from ws_middleware.net.engine import Admission
-    from ws_middleware.net.link import SocketLink
+    from ws_middleware.net.engine import Admission, EngineLink
     from ws_middleware.settings import Settings
     from ws_middleware.types import Refusal, UpgradeRequest
 
@@ -65,7 +65,8 @@ class _Engine(Engine):
         self.threads = {name: kinds[name](stage, group) for name, group in self.threads.items()}
         self.asker = Asker(self._in_context, self.threads["auth"])
 
-    def open(self, link: SocketLink, admission: Admission) -> None:
+    def open(self, link: EngineLink, admission: Admission) -> None:
+        assert isinstance(link, SocketLink)  # the only kind that is made here
         self._stage.opened(link)
         super().open(link, admission)
 
@@ -144,7 +145,7 @@ class Stage:
         self._jobs: deque[Callable[[], None]] = deque()
         self._parked: list[Conversation] = []
         self._doors: dict[Front, tuple[_Sidecar, tuple[Engine, Sidecar] | None]] = {}
-        self._reaches: dict[Hub, Callable[..., Any]] = {}
+        self._outsides: dict[Hub, Outside] = {}
         self._is_closed = False
         waiting.wait = self._wait
 
@@ -155,8 +156,8 @@ class Stage:
         door = self._doors.get(front)
         if door is None or door[0].is_closed:
             engine = front.make_engine(partial(_Engine, self))
-            self._reaches.setdefault(engine.hub, engine.hub.reach)
-            engine.hub.reach = nowhere  # a test has no other processes
+            self._outsides.setdefault(engine.hub, engine.hub.outside)
+            engine.hub.outside = Alone()  # a test has no other processes
             sidecar = _Sidecar(engine, self)
             found = front.swap((engine, sidecar))
             self._doors[front] = door = (sidecar, door[1] if door else found)
@@ -284,8 +285,8 @@ class Stage:
                 found = front.swap(before)
                 if found is None or found[1] is not sidecar:
                     front.swap(found)  # somebody else's by now
-            for hub, reach in self._reaches.items():
-                hub.reach = reach
+            for hub, outside in self._outsides.items():
+                hub.outside = outside
             del waiting.wait
             self._cancel_rest()
             errors.extend(error for client in clients for error in client.take_errors())

@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ws_middleware.hub.envelope import (
+    Answer,
+    Ask,
     Beat,
     Close,
-    Dropped,
     Envelope,
     channel_of,
     node_channel,
     node_of,
-    read,
-    write,
 )
 from ws_middleware.hub.registry import Address
+from ws_middleware.hub.wire import Dropped, read, write
 from ws_middleware.types import EncodedMessage
 
 CHANNEL = "wsm:shop:room:/ws/chat/*:7"
@@ -84,6 +84,13 @@ ENVELOPES = [
     pytest.param(Envelope(EncodedMessage(b"\x00\xff")), id="binary"),
     pytest.param(Envelope(Close(4401, "logged_out", 2.5)), id="close"),
     pytest.param(Envelope(Beat(17), node="9f2c"), id="beat"),
+    pytest.param(Envelope(Ask("1f", "stats"), node="9f2c"), id="question"),
+    pytest.param(
+        Envelope(Ask("2", "count", Address("room", "7", "/ws/*")), node="9f2c"), id="of a room"
+    ),
+    pytest.param(Envelope(Ask("3", "who", Address("everyone")), node="9f2c"), id="of everyone"),
+    pytest.param(Envelope(Answer("1f", {"pid": 7, "x": [None, "é"]}), node="a"), id="answer"),
+    pytest.param(Envelope(Answer("1f", None), node="a"), id="an answer that is nothing"),
     pytest.param(
         Envelope(EncodedMessage("x"), frozenset({"a-1", "b-2"}), "9f2c", "9f2c-1"), id="all fields"
     ),
@@ -114,6 +121,10 @@ def test_the_largest_message_comes_through_however_it_is_written() -> None:
         data = write(envelope, channel=CHANNEL, now=0.0, secret=SECRET)
         found = read(data, channel=CHANNEL, largest=LARGEST, secret=SECRET)
         assert shown(found) == shown(envelope)
+
+
+def question(node: str = "", **fields: Any) -> dict[str, Any]:
+    return {"v": 1, "ask": {"id": "1", "question": "count", **fields}, "node": node}
 
 
 # --- what is dropped -----------------------------------------------------------------------------
@@ -155,6 +166,20 @@ def test_the_largest_message_comes_through_however_it_is_written() -> None:
             {"v": 1, "text": "x", "exclude": ["a"] * 1001}, Dropped.MALFORMED, id="many excluded"
         ),
         pytest.param({"v": 1, "text": "x", "node": 1}, Dropped.MALFORMED, id="node"),
+        pytest.param(question(), Dropped.MALFORMED, id="a question of nobody"),
+        pytest.param(question(node="\n"), Dropped.MALFORMED, id="a node that is no name"),
+        pytest.param(question(node="a", id=1), Dropped.MALFORMED, id="a question without an id"),
+        pytest.param(question(node="a", id="x" * 256), Dropped.MALFORMED, id="a long id"),
+        pytest.param(question(node="a", question="eval"), Dropped.MALFORMED, id="another question"),
+        pytest.param(question(node="a", question=["count"]), Dropped.MALFORMED, id="as a list"),
+        pytest.param(question(node="a", at={}), Dropped.MALFORMED, id="of no kind"),
+        pytest.param(question(node="a", at={"kind": "room"}), Dropped.MALFORMED, id="of no name"),
+        pytest.param(
+            question(node="a", at={"kind": "everyone", "route": ""}), Dropped.MALFORMED, id="route"
+        ),
+        pytest.param({"v": 1, "answer": 7}, Dropped.MALFORMED, id="an answer that is no object"),
+        pytest.param({"v": 1, "answer": {"id": "1"}}, Dropped.MALFORMED, id="without a value"),
+        pytest.param({"v": 1, "answer": {"value": 1}}, Dropped.MALFORMED, id="to no question"),
         pytest.param({"v": 1, "text": "x", "socket": None}, Dropped.MALFORMED, id="socket"),
     ],
 )
@@ -216,11 +241,32 @@ JSON = st.recursive(
     max_leaves=5,
 )
 FIELDS = st.sampled_from(
-    ["v", "text", "json", "base64", "close", "exclude", "node", "socket", "signed", "hmac", "at"]
+    [
+        *("v", "text", "json", "base64", "close", "ask", "answer", "beat"),
+        *("exclude", "node", "socket", "signed", "hmac", "at"),
+    ]
+)
+ASKED = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": JSON,
+        "question": st.sampled_from(["count", "who", "stats"]) | JSON,
+        "at": JSON
+        | st.fixed_dictionaries(
+            {}, optional={"kind": st.sampled_from(["room", "gap"]), "name": JSON, "route": JSON}
+        ),
+        "value": JSON,
+    },
 )
 
 
 @given(st.dictionaries(FIELDS, JSON), st.sampled_from([None, SECRET]))
 def test_no_fields_raise(fields: dict[str, Any], secret: bytes | None) -> None:
     found = taken({"v": 1, **fields}, secret=secret)
+    assert isinstance(found, (Envelope, Dropped))
+
+
+@given(st.sampled_from(["ask", "answer"]), ASKED, JSON)
+def test_no_question_and_no_answer_raises(kind: str, fields: dict[str, Any], node: object) -> None:
+    found = taken({"v": 1, kind: fields, "node": node})
     assert isinstance(found, (Envelope, Dropped))
