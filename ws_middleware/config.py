@@ -187,6 +187,9 @@ RefuseWith = Literal["http", "close"]
 #: What becomes of a peer that does not keep up.
 Slow = Literal["close", "drop_oldest", "latest_only"]
 
+#: What becomes of sockets that may have missed messages of other processes.
+Gap = Literal["keep", "close"]
+
 
 class Policy(TypedDict, total=False):
     """What an app says once and a route may say again. All optional, all keyword arguments."""
@@ -208,6 +211,9 @@ class Policy(TypedDict, total=False):
     #: When more waits for a peer than may: "close" it with 1013, "drop_oldest" of what waits, or
     #: "latest_only": whenever something has to wait, only the newest message does.
     slow: Slow
+    #: When messages of other processes may have been missed: "keep" the sockets (`on_gap` may tell
+    #: them), or "close" them with 1013, spread, so that they come back and fetch what they need.
+    gap: Gap
 
 
 @dataclass(frozen=True)
@@ -222,6 +228,7 @@ class EffectivePolicy:
     refuse_with: RefuseWith
     allowed_hosts: tuple[str, ...] | None = None
     slow: Slow = "close"
+    gap: Gap = "keep"
 
     @property
     def is_ambient(self) -> bool:

@@ -13,84 +13,39 @@ import logging
 import os
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from .errors import ConfigError
 from .gate.origin import OriginRule
 from .gate.routing import PathSet
 from .net.engine import Engine
+from .net.hosted import Hosted
 from .net.sidecar import Sidecar
-from .receipt import Receipt
-from .route import Endpoint
+from .receipt import Receipt, when_all
+from .route import Endpoint, Guard
 from .settings import MEMORY, Settings, resolve_policy, unknown_variables
+from .types import Refusal
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from weakref import WeakSet
 
+    from .host import Host
     from .hub.hub import Hub
     from .route import Route
 
-__all__ = ["Front", "Host", "NoHost", "check_broker", "check_origins"]
+__all__ = ["DISABLED", "PAUSED", "Front", "check_broker", "check_origins"]
 
 _log: Final = logging.getLogger("ws_middleware.settings")
 
 
-class Host(Protocol):
-    """An app that is ours to serve sockets for, as its framework's module sees it."""
-
-    @property
-    def app(self) -> object:
-        """What it is the host for; one app has one front."""
-
-    @property
-    def name(self) -> str:
-        """What the app is called, for people."""
-
-    @property
-    def where(self) -> str:
-        """Where its settings come from, for errors."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What its own configuration says."""
-
-    def defaults(self, given: Collection[str]) -> Mapping[str, Any]:
-        """Return what its configuration means for settings that are not `given` anywhere."""
-
-    def context(self) -> AbstractContextManager[object]:
-        """Return what surrounds each call of the app's code."""
-
-    def adapt(self, endpoint: Endpoint) -> Endpoint:
-        """Return an endpoint with what only this app knows of it."""
-
-    def add(self, endpoint: Endpoint) -> None:
-        """Make an endpoint known to the app."""
-
-
-class NoHost:
-    """Stands where no app is behind a door: a port of our own, or any WSGI app."""
-
-    app = None
-    name = where = ""
-    settings: Final[Mapping[str, Any]] = {}
-
-    def defaults(self, given: Collection[str]) -> Mapping[str, Any]:  # noqa: ARG002
-        """Return nothing."""
-        return {}
-
-    def context(self) -> AbstractContextManager[object]:
-        """Return a context that does nothing."""
-        return contextlib.nullcontext()
-
-    def adapt(self, endpoint: Endpoint) -> Endpoint:
-        """Return it as it is."""
-        return endpoint
-
-    def add(self, endpoint: Endpoint) -> None:
-        """Tell nobody."""
+#: What upgrades are answered while nobody is let in.
+_SHUT: Final = "WebSockets are switched off for now"
+DISABLED: Final = Refusal(503, "disabled", _SHUT, "disabled=True, or WSM_DISABLED", retry_after=60)
+PAUSED: Final = Refusal(503, "paused", _SHUT, "until sockets.resume()", retry_after=30)
 
 
 class Front:
@@ -120,7 +75,15 @@ class Front:
         #: What a page must not be opened at.
         self.paths = PathSet()
         self._routes: list[Route] = []
+        self._paused: Refusal | None = None
+        self._guards: list[Guard] = []
+        #: What guards that no other guard does: the app's own policy.
+        self._rest = Guard("/", hub=hub, name="*", policy={})
+        #: Whether it does: for an app that may serve WebSockets that no guard is laid over.
+        self.guards_rest = False
         self._serving: tuple[Engine, Sidecar] | None = None
+        #: Loops of an ASGI server's, once one of them has called.
+        self._hosted: Hosted | None = None
         #: Ends what serves when nobody has the app any more, and so nobody has us.
         self._end: weakref.finalize[..., Front] | None = None
 
@@ -135,6 +98,13 @@ class Front:
         """What serves, once a door is open."""
         serving = self._serving
         return None if serving is None else serving[1]
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether `close` is under way."""
+        hosted = self._hosted
+        by_sidecar = self._serving is not None and self._serving[1].is_closing
+        return by_sidecar or (hosted is not None and hosted.is_closing)
 
     # --- settings and routes -----------------------------------------------------------------
 
@@ -167,7 +137,7 @@ class Front:
                 msg = f"{variable}: {error}"
                 raise ConfigError(msg) from None
 
-    def resolve(self, route: Route) -> Endpoint:
+    def resolve(self, route: Route | Guard) -> Endpoint:
         """Return a route as this app serves it.
 
         Raises:
@@ -198,13 +168,24 @@ class Front:
         self.paths.add(template)
         self._routes.append(route)
 
+    def add_guard(self, guard: Guard) -> None:
+        """Guard what the host app serves itself: at once where a door is open, else when one opens.
+
+        Raises:
+            ConfigError: its policy cannot be.
+        """
+        self._guards.append(guard)
+        if self._serving is not None:
+            self._serving[0].guard(self.resolve(guard))
+
     def describe(self) -> str:
-        """Return every route with its whole policy, a line each.
+        """Return every route with its whole policy, a line each; then every guard.
 
         Raises:
             ConfigError: the settings as a whole are wrong, as when a door opens.
         """
-        return "\n".join(_describe(self.resolve(route)) for route in self._routes)
+        everything: tuple[Route | Guard, ...] = (*self._routes, *self._guards)
+        return "\n".join(_describe(self.resolve(each)) for each in everything)
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -234,16 +215,61 @@ class Front:
                     self._end.atexit = False  # for the exit has an order of its own
         return serving
 
+    def open_here(self) -> tuple[Engine, Hosted]:
+        """Return what serves on a loop that is somebody else's.
+
+        Raises:
+            ConfigError: the settings as a whole are wrong.
+        """
+        engine, hosted = self.open()[0], self._hosted
+        if hosted is None:
+            with self._lock:
+                if self._hosted is None:
+                    if self.guards_rest:
+                        engine.guard_rest(self.resolve(self._rest))
+                    self._hosted = Hosted(engine)
+                hosted = self._hosted
+        return engine, hosted
+
+    def guard_rest(self) -> None:
+        """Guard by the app's own policy, too: it may serve WebSockets that no guard is laid over.
+
+        Raises:
+            ConfigError: a door is open, and there is no such policy.
+        """
+        self.guards_rest = True
+        if self._hosted is not None and self._serving is not None:
+            self._serving[0].guard_rest(self.resolve(self._rest))
+
+    def has_path(self, path: str) -> bool:
+        """Whether a route of ours is at `path`."""
+        return path in self.paths
+
+    def check_guards(self) -> None:
+        """Check what is in front of an app that may serve WebSockets by itself.
+
+        Raises:
+            ConfigError: the settings as a whole are wrong, or the app has no policy.
+        """
+        self.read_environ()
+        rest = (self._rest,) if self.guards_rest else ()
+        everything: tuple[Route | Guard, ...] = (*self._routes, *self._guards, *rest)
+        for each in everything:
+            self.resolve(each)
+
     def make_engine(self, make: Callable[..., Engine]) -> Engine:
         """Put the settings together; `make` is `Engine`, or the test kit's."""
         self.read_environ()
         for sentence in unknown_variables():
             _log.warning("%s", sentence)
         engine = make(self.settings, self._hub, _weak_context(self.host))
+        engine.gate.shut(self.shut_with)
         if not self._routes and self.settings.get("auth") is None:
             resolve_policy(self.settings, {}, "WebSockets()")
         for endpoint in self.endpoints:
             engine.add(endpoint)
+        for guard in self._guards:
+            engine.guard(self.resolve(guard))
         return engine
 
     def swap(self, serving: tuple[Engine, Sidecar] | None) -> tuple[Engine, Sidecar] | None:
@@ -254,24 +280,54 @@ class Front:
 
     def close(self, code: int, reason: str, *, over: float, timeout: float) -> Receipt[None]:
         """Close every socket and every door; the receipt resolves when all is over."""
-        with self._lock:
-            serving, self._serving = self._serving, None
+        serving, hosted = self._serving, self._hosted
         if serving is None:
             return Receipt.ready(None)
         if self._end is not None:
             self._end.detach()
-        return serving[1].close(code, reason, over=over, timeout=timeout)
+        end = partial(serving[1].close, code, reason, over=over, timeout=timeout)
+        if hosted is None:
+            closed = end()
+        elif serving[1].runtime is None:  # it has but threads, which handlers elsewhere still need
+            closed = _after(hosted.close(code, reason, over=over, timeout=timeout), end)
+        else:
+            closed = when_all([end(), hosted.close(code, reason, over=over, timeout=timeout)])
+        # Until then it refuses what comes: a new one would let in what has just been sent away.
+        closed.add_done_callback(lambda: self._forget(serving))
+        return closed
+
+    def _forget(self, serving: tuple[Engine, Sidecar]) -> None:
+        if self._serving is serving:  # no lock: this may be a thread that must not wait
+            self._serving = self._hosted = None
+
+    def pause(self, refusal: Refusal | None) -> None:
+        """Refuse upgrades with this, now and when a door opens; with `None`, let in again."""
+        self._paused = refusal
+        if self._serving is not None and not self.is_closing:
+            self._serving[0].gate.shut(self.shut_with)
+
+    @property
+    def shut_with(self) -> Refusal | None:
+        """What every upgrade is refused with, if it is."""
+        return DISABLED if self.settings.disabled else self._paused
 
     def after_fork(self, lock: threading.RLock) -> None:
         """A child has none of our threads: it is as if no door had been opened."""
         self._lock = lock
-        self._serving = None
+        self._serving = self._hosted = None
 
     def note_call(self, has_siblings: bool) -> None:  # noqa: FBT001 - a WSGI server's word
         """A server has called a door: it serves; with siblings, messages would miss a part."""
         self.is_called = True
         if has_siblings and self.settings.broker == MEMORY:
             self._hub.has_siblings = True
+
+
+def _after(first: Receipt[None], then: Callable[[], Receipt[None]]) -> Receipt[None]:
+    """Return a receipt for what begins when another one is done."""
+    both: Receipt[None] = Receipt()
+    first.add_done_callback(lambda: then().add_done_callback(lambda: both.resolve(None)))
+    return both
 
 
 def _weak_context(host: Host) -> Callable[[], AbstractContextManager[object]]:
@@ -330,6 +386,7 @@ def _describe(endpoint: Endpoint) -> str:
         "outbound_bytes": limits.outbound_bytes,
         "refuse_with": policy.refuse_with,
         "slow": policy.slow,
+        "gap": policy.gap,
     }
     told = " ".join(f"{name}={value}" for name, value in parts.items())
     return f"{endpoint.route.path} [{endpoint.route.shape.value}] {told}"

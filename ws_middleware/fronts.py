@@ -8,16 +8,18 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import ConfigError
-from .front import Front, NoHost
-from .receipt import Receipt, when_all
+from .front import Front
+from .host import NoHost
+from .receipt import when_all
 
 if TYPE_CHECKING:
-    from .front import Host
-    from .hub.brokers.post import Post
-    from .hub.envelope import Envelope
+    from collections.abc import Iterator
+
+    from .host import Host
     from .hub.hub import Hub
-    from .hub.registry import Address
-    from .route import Route
+    from .receipt import Receipt
+    from .route import Guard, Route
+    from .types import Refusal
 
 __all__ = ["Fronts"]
 
@@ -32,23 +34,34 @@ class Fronts:
 
     def __init__(self, code: dict[str, Any], hub: Hub) -> None:
         self.routes: list[Route] = []
+        self.guards: list[Guard] = []
         self._code = code
         self._hub = hub
         self._lock = threading.RLock()
         self._all: weakref.WeakSet[Front] = weakref.WeakSet()
+        self._paused: Refusal | None = None
         self._bare = self._make(NoHost())
         self._all.add(self._bare)
         self._only: Front | None = None
         self._listening: set[Front] = set()
         self._apps = 0
-        self._post: Post | None = None
-        #: Whether any front has a broker that other processes hear; `None`: to be found out.
-        self._is_remote: bool | None = None
-        hub.reach = self._reach
+        #: Another number for each app that comes: what was known of all of them may be wrong now.
+        self.version = 0
         _instances.add(self)
 
     def _make(self, host: Host) -> Front:
-        return Front(self._code, self._hub, self._all, self._lock, host)
+        front = Front(self._code, self._hub, self._all, self._lock, host)
+        front.pause(self._paused)
+        return front
+
+    def __iter__(self) -> Iterator[Front]:
+        """Yield every front there is, in the order in which they were made."""
+        return iter(sorted(self._all, key=lambda front: front.number))
+
+    @property
+    def serving(self) -> Front | None:
+        """One that serves here, if there is one: a server has called its door, or it is open."""
+        return next((each for each in self if each.is_called or each.engine is not None), None)
 
     # --- apps --------------------------------------------------------------------------------
 
@@ -72,8 +85,10 @@ class Fronts:
             if known is None:
                 for route in self.routes:
                     front.add(route)
+                for guard in self.guards:
+                    front.add_guard(guard)
                 self._all.add(front)
-                self._is_remote = None
+                self.version += 1
                 self._apps += 1
                 self._only = front if self._apps == 1 else None
         return front
@@ -119,41 +134,11 @@ class Fronts:
         self._listening.add(front)
         return address
 
-    # --- other processes ---------------------------------------------------------------------
-
-    def _reach(self, address: Address, envelope: Envelope) -> Receipt[bool] | None:
-        """Tell other processes while no loop of ours does: start one, if this process serves.
-
-        Any other process waits for the broker here, and leaves nothing behind.
-
-        Raises:
-            BrokerUnavailable: it does not serve, and the broker has not taken the message.
-        """
-        front = self._remote()
-        if front is None:
-            return None
-        if front.is_called or front.engine is not None:
-            front.open()[1].ensure()
-            bus = self._hub.bus
-            return None if bus is None else bus.publish(address, envelope)
-        settings, post = front.settings, self._post
-        if post is None:
-            from .hub.brokers.post import Post  # noqa: PLC0415 - the extra "redis"
-
-            post = self._post = Post(settings.broker, settings.prefix, settings.broker_secret)
-        post.send(address, envelope)
-        return Receipt.ready(True)  # noqa: FBT003 - it has been taken
-
-    def _remote(self) -> Front | None:
-        """Return a front whose broker other processes hear; one that serves, if there is one."""
-        if self._is_remote is False:  # asked for each send
-            return None
+    def read_environ(self) -> None:
+        """Take the WSM_* variables where no app of ours has taken them, and no door is open."""
         with self._lock:
             if self._bare.engine is None and not self._apps:
                 self._bare.read_environ()
-            fronts = [each for each in self._all if each.settings.is_remote]
-            self._is_remote = bool(fronts)
-        return min(fronts, key=lambda each: not each.is_called, default=None)
 
     # --- for all of them ---------------------------------------------------------------------
 
@@ -172,6 +157,17 @@ class Fronts:
                 front.add(route)
             self.routes.append(route)
 
+    def add_guard(self, guard: Guard) -> None:
+        """Guard, in every app there is and will be, what it serves itself.
+
+        Raises:
+            ConfigError: its policy cannot be.
+        """
+        with self._lock:
+            for front in self._all:
+                front.add_guard(guard)
+            self.guards.append(guard)
+
     def describe(self) -> str:
         """Return every route with its whole policy, a line each; for each app if there are several.
 
@@ -180,9 +176,14 @@ class Fronts:
         """
         if self._apps <= 1:
             return self.default.describe()
-        fronts = sorted(self._all, key=lambda front: front.number)
-        told = [f"{each.host.name}:\n{each.describe()}" for each in fronts if each.host.app]
+        told = [f"{each.host.name}:\n{each.describe()}" for each in self if each.host.app]
         return "\n".join(told)
+
+    def pause(self, refusal: Refusal | None) -> None:
+        """Refuse upgrades with this; with `None`, let in again."""
+        self._paused = refusal
+        for front in list(self._all):
+            front.pause(refusal)
 
     def close(self, code: int, reason: str, *, over: float, timeout: float) -> Receipt[None]:
         """Close every socket and every door; the receipt resolves when all is over."""

@@ -15,6 +15,7 @@ from .config import (
     DEFAULT_HEARTBEAT,
     DEFAULT_LIMITS,
     EffectivePolicy,
+    Gap,
     Heartbeat,
     Limits,
     Policy,
@@ -41,7 +42,7 @@ _POLICY_NAMES: Final = frozenset(Policy.__annotations__)
 _THREAD_DEFAULTS: Final = {"sync_threads": 32, "sync_conversations": 32, "auth_threads": 8}
 
 #: Settings that are on or off, with their defaults.
-_SWITCHES: Final = {"tls_takeover": True}
+_SWITCHES: Final = {"tls_takeover": True, "disabled": False}
 
 #: Settings of an app that are one number.
 _NUMBERS: Final = ("drain_over", *_THREAD_DEFAULTS)
@@ -61,13 +62,16 @@ _SECRET_BYTES: Final = 32
 _LISTS: Final = ("origins", "allowed_hosts", "trusted_proxies")
 
 #: Settings that are one of a few words; the first is the default.
-_WORDS: Final = {"refuse_with": get_args(RefuseWith), "slow": get_args(Slow)}
+_WORDS: Final = {"refuse_with": get_args(RefuseWith), "slow": get_args(Slow), "gap": get_args(Gap)}
 
 #: Messages of audiences stay in the process; the second says that this is meant so.
 MEMORY: Final = "memory://"
 PER_PROCESS: Final = "memory://per-process"
 #: What the URL of a broker begins with that other processes hear.
 _REMOTE: Final = ("redis://", "rediss://", "redis+", "rediss+")
+
+#: How a switch is written in a variable.
+_SWITCH_WORDS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 #: Settings that are groups of numbers: one variable for each number, WSM_LIMITS_MESSAGE_SIZE.
 _GROUPS: Final[dict[str, type[Limits | ServerLimits | Heartbeat]]] = {
@@ -175,6 +179,11 @@ class Settings:
         return cast("bool", self.get("tls_takeover", _SWITCHES["tls_takeover"]))
 
     @property
+    def disabled(self) -> bool:
+        """Whether no upgrade is let in."""
+        return cast("bool", self.get("disabled", _SWITCHES["disabled"]))
+
+    @property
     def drain_over(self) -> float | None:
         """Seconds over which a process that ends spreads its closes; `None`: by their number."""
         return cast("float | None", self.get("drain_over"))
@@ -204,6 +213,7 @@ def resolve_policy(settings: Settings, route: Policy, where: str) -> EffectivePo
         limits=_resolve_limits(settings, route),
         refuse_with=route.get("refuse_with", settings.get("refuse_with", "http")),
         slow=route.get("slow", settings.get("slow", "close")),
+        gap=route.get("gap", settings.get("gap", "keep")),
     )
     if policy.origins == "*" and policy.is_ambient:
         msg = (
@@ -371,10 +381,10 @@ def _read_list(text: str) -> str | list[str]:
 
 
 def _read_switch(variable: str, text: str) -> bool:
-    if text.lower() not in {"true", "false"}:
-        msg = f"{variable} takes true or false; got {text!r}"
+    if text.lower() not in _SWITCH_WORDS:
+        msg = f"{variable} takes true or false, or 1 or 0; got {text!r}"
         raise ConfigError(msg)
-    return text.lower() == "true"
+    return _SWITCH_WORDS[text.lower()]
 
 
 def _read_number(variable: str, text: str) -> float | None:

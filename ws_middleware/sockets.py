@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
+from .asgi import WebSocketMiddleware, socket_of
+from .asgi_hosts import as_called, is_channels, is_django, is_flask
 from .codes import check_close
-from .errors import ConfigError
+from .errors import BrokerUnavailable, ConfigError
 from .flask import FlaskAuth, FlaskHost
-from .front import check_broker, check_origins
+from .front import PAUSED, check_broker, check_origins
 from .fronts import Fronts
+from .health import Health, HealthASGI, HealthWSGI
 from .hub.audience import Audiences
+from .hub.envelope import Close, Envelope
 from .hub.hub import Hub
+from .hub.registry import Address
 from .logout import Logout
-from .route import Route
+from .metrics import render
+from .reach import Reach
+from .receipt import Receipt
+from .route import Guard, Route
 from .settings import check_keywords
+from .stats import Everywhere, Readiness, Report
 from .views import make_upgrade
 from .wsgi import WSGIMiddleware
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, MutableMapping, Sequence
     from datetime import datetime
 
     from _typeshed.wsgi import WSGIApplication
     from flask import Flask
 
+    from .asgi import App
     from .config import Policy, ServerLimits
     from .django import DjangoHost
     from .front import Front
+    from .health import HealthAnswer
     from .net.engine import Engine
     from .net.sidecar import Sidecar
-    from .receipt import Receipt
     from .route import Handler
+    from .stats import Stats
     from .types import Principal
-    from .websocket import WebSocket  # noqa: F401 - named in the base
+    from .websocket import WebSocket
 
 __all__ = ["WebSockets"]
 
@@ -57,10 +68,11 @@ class WebSockets(Audiences["WebSocket"]):
         sync_threads: threads for `def` events.
         sync_conversations: threads for `def` conversations, each as long as its socket.
         auth_threads: threads for `def` authenticators and `authorize`.
+        disabled: whether every upgrade is refused with 503; HTTP is as it was.
         tls_takeover: whether connections are taken out of WSGI servers that end TLS themselves, by
             giving methods of another socket to the server's `ssl.SSLSocket`. Off: refused with 501.
-        policy: `auth`, `authorize`, `origins`, `heartbeat`, `limits`, `refuse_with`, `slow`: what
-            holds for every route that does not say otherwise. See `ws_middleware.config.Policy`.
+        policy: `auth`, `authorize`, `origins`, `heartbeat`, `limits`, `refuse_with`, `slow`, `gap`:
+            what holds for every route that says nothing else. See `ws_middleware.config.Policy`.
 
     What is not given is taken from the host's configuration (Flask: `app.config["WEBSOCKETS"]`,
     Django: `settings.WEBSOCKETS`), then from `WSM_*` variables, then from the defaults.
@@ -85,6 +97,7 @@ class WebSockets(Audiences["WebSocket"]):
         sync_conversations: int | None = None,
         auth_threads: int | None = None,
         tls_takeover: bool | None = None,
+        disabled: bool | None = None,
         **policy: Unpack[Policy],
     ) -> None:
         check_keywords(policy, "WebSockets()", app=True)
@@ -101,12 +114,21 @@ class WebSockets(Audiences["WebSocket"]):
             "sync_conversations": sync_conversations,
             "auth_threads": auth_threads,
             "tls_takeover": tls_takeover,
+            "disabled": disabled,
         }
         given.update({name: value for name, value in own.items() if value is not None})
         check_broker(given)
         self._code = given
         self._hub = Hub()
         self._fronts = Fronts(given, self._hub)
+        self._hub.outside = self._reach = Reach(self._hub, self._fronts)
+        self._report = Report(self._hub, self._fronts, self._reach)
+        self._hub.respond = self._report.respond
+        self._health = Health(self._report)
+        #: `livez`, `readyz` and `metrics` as a WSGI app, to be mounted or returned by a view.
+        self.health_wsgi = HealthWSGI(self._health)
+        #: The same as an ASGI app.
+        self.health_asgi = HealthASGI(self._health)
 
     def __repr__(self) -> str:
         return f"<WebSockets {len(self._fronts.routes)} routes>"
@@ -200,9 +222,9 @@ class WebSockets(Audiences["WebSocket"]):
                 whole are, or a door is open already.
             TypeError: it names a setting that there is none of.
         """
-        host = _django_host(app)
-        if host is None:
+        if not _is_django_wsgi(app):
             return WSGIMiddleware(app, self._open, self._note_call, self._front.paths)
+        host = _django_host()
         front = self._fronts.take_in(host, "wsgi()")
         host.register(self)
         return _wrap(host.wrap(app, self.upgrade), front)
@@ -219,6 +241,75 @@ class WebSockets(Audiences["WebSocket"]):
     def _front(self) -> Front:
         """Whose settings hold where no app is named."""
         return self._fronts.default
+
+    def guard(self, path: str, *, name: str | None = None, **policy: Unpack[Policy]) -> Guard:
+        """Lay a policy over WebSockets that a wrapped ASGI app serves itself; return its audiences.
+
+        Of several guards that match a path the first counts; where none does, the app's own policy
+        guards. Of `limits` a guard has a message size and a number of connections for each user
+        only where it names them: what the app takes today it goes on taking.
+
+        Args:
+            path: as in `route`.
+            name: its name in logs and between processes; the path with `*` for parameters.
+            policy: what is different here from the app's policy.
+
+        Raises:
+            ConfigError: the path, the name or a value is wrong.
+            TypeError: there is no such setting.
+        """
+        check_origins(policy)
+        guard = Guard(path, hub=self._hub, name=name, policy=policy)
+        self._fronts.add_guard(guard)
+        return guard
+
+    def asgi(self, app: Any) -> WebSocketMiddleware:  # noqa: ANN401 - an ASGI app, or a Flask app
+        """Return `app` with our routes beside its own, on whatever ASGI server runs it.
+
+        Its own WebSocket routes are guarded. What the result does not know is the app's:
+        `app.state`, `app.routes`. A Flask app is served, too: its views in threads, by asgiref.
+
+        Raises:
+            ConfigError: the settings as a whole are wrong.
+        """
+        return WebSocketMiddleware(app, sockets=self)
+
+    def asgi_front(self, app: object) -> Front:
+        """Return whose settings hold for an ASGI app; for `WebSocketMiddleware`.
+
+        Raises:
+            ConfigError: the settings as a whole are wrong.
+        """
+        front = self._host_front(app)
+        if not is_flask(app) and not is_django(app):
+            front.guard_rest()
+        front.check_guards()
+        return front
+
+    def _host_front(self, app: object) -> Front:
+        if is_flask(app) and self._fronts.find(app) is None:
+            self.init_app(cast("Flask", app))
+        elif is_django(app) or is_channels(app):
+            host = _django_host()
+            front = self._fronts.take_in(host, "asgi()")
+            host.register(self)
+            return front
+        return self._fronts.find(app) or self._front
+
+    def asgi_app(self, app: Any) -> App:  # noqa: ANN401 - an ASGI app, or a Flask app
+        """Return what is called of an app; for `WebSocketMiddleware`."""
+        return as_called(app, self._host_front(app).host, self.upgrade)
+
+    @staticmethod
+    def from_scope(scope: MutableMapping[str, Any]) -> WebSocket:
+        """Return the hub's handle of a guarded WebSocket: to send, to join rooms, to close.
+
+        What it receives is the app's own: its `receive` is not for use.
+
+        Raises:
+            RuntimeError: it is not guarded: the app is not wrapped, or this is no WebSocket.
+        """
+        return socket_of(scope)
 
     # --- a view that owns a socket -----------------------------------------------------------
 
@@ -256,6 +347,93 @@ class WebSockets(Audiences["WebSocket"]):
             policy=policy,
             needs_origin=True,
         )
+
+    # --- how it is ---------------------------------------------------------------------------
+
+    @overload
+    def stats(self) -> Stats: ...
+    @overload
+    def stats(self, *, everywhere: Literal[True]) -> Receipt[Everywhere]: ...
+
+    def stats(self, *, everywhere: bool = False) -> Stats | Receipt[Everywhere]:
+        """Return the statistics of this process; or, as a receipt, those of all processes.
+
+        docs/runbook.md lists what is in them. Those of the others come within 2 seconds; the
+        receipt fails with `BrokerUnavailable` where nobody could be asked.
+
+        Raises:
+            BrokerRequired: there are other processes, and no broker between them.
+        """
+        own = self._report.stats()
+        if not everywhere:
+            return own
+        all_of_them: Receipt[Everywhere] = Receipt()
+        answers = self._hub.ask("stats")
+
+        def finish() -> None:
+            try:
+                others, missing = answers.result(0).values, answers.result(0).missing
+            except BrokerUnavailable as error:
+                all_of_them.fail(error)
+            else:
+                found = tuple(each for each in others if isinstance(each, dict))
+                all_of_them.resolve(Everywhere((own, *found), missing))
+
+        answers.add_done_callback(finish)
+        return all_of_them
+
+    @overload
+    def metrics(self) -> str: ...
+    @overload
+    def metrics(self, *, everywhere: Literal[True]) -> Receipt[str]: ...
+
+    def metrics(self, *, everywhere: bool = False) -> str | Receipt[str]:
+        """Return the statistics as Prometheus reads them: of this process, or of all as a receipt.
+
+        Raises:
+            BrokerRequired: there are other processes, and no broker between them.
+        """
+        if not everywhere:
+            return render([self._report.stats()])
+        text: Receipt[str] = Receipt()
+        found = self.stats(everywhere=True)
+
+        def finish() -> None:
+            try:
+                text.resolve(render(found.result(0).processes))
+            except BrokerUnavailable as error:
+                text.fail(error)
+
+        found.add_done_callback(finish)
+        return text
+
+    def ready(self) -> Readiness:
+        """Return whether new traffic should come to this process, and if not, why.
+
+        It should not while the broker is not heard, while the process ends or is paused, and while
+        a handler stops the event loop.
+        """
+        return Readiness(tuple(self._report.reasons()))
+
+    def health(self, path: str) -> HealthAnswer:
+        """Return the answer to a GET of `/livez`, `/readyz` or `/metrics`, for any framework."""
+        return self._health.answer(path)
+
+    def pause(self, *, code: int = 1013, reason: str = "paused", over: float = 0.0) -> Receipt[int]:
+        """Refuse every upgrade in this process with 503, and close its sockets; HTTP goes on.
+
+        The receipt has the number of sockets. `WSM_DISABLED=1` does the same from the start.
+
+        Raises:
+            ValueError: the code or the reason may not be sent (RFC 6455 section 7.4).
+        """
+        check_close(code, reason)
+        self._fronts.pause(PAUSED)
+        return self._hub.deliver(Address("everyone"), Envelope(Close(code, reason, over)))
+
+    def resume(self) -> None:
+        """Let in again after `pause`."""
+        self._fronts.pause(None)
 
     # --- open and closed ---------------------------------------------------------------------
 
@@ -298,11 +476,13 @@ def _wrap(app: WSGIApplication, front: Front) -> WSGIMiddleware:
     return WSGIMiddleware(app, front.open, front.note_call, front.paths)
 
 
-def _django_host(app: WSGIApplication) -> DjangoHost | None:
-    """Return the host of a Django handler; what is not imported yet cannot have made one."""
+def _is_django_wsgi(app: WSGIApplication) -> bool:
+    """Whether it is a handler of Django's; what is not imported yet cannot have made one."""
     handlers = sys.modules.get("django.core.handlers.wsgi")
-    if handlers is None or not isinstance(app, handlers.WSGIHandler):
-        return None
+    return handlers is not None and isinstance(app, handlers.WSGIHandler)
+
+
+def _django_host() -> DjangoHost:
     from .django import DjangoHost  # noqa: PLC0415 - Django is the app's, not ours
 
     return DjangoHost()

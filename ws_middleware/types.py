@@ -118,6 +118,8 @@ class UpgradeRequest:
     credential: Credential | None = field(default=None, repr=False)
     #: The host's own request (WSGI environ, ASGI scope), or `None`; dropped at the verdict.
     native: object = field(default=None, repr=False)
+    #: Whether the host's server has done the handshake: then it is not asked whether this is one.
+    is_checked: bool = False
 
     @property
     def raw_path(self) -> str:
@@ -307,6 +309,10 @@ class Connection(Link, Protocol):
 
     def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
         """Queue a message; a receipt if more than 64 KiB wait for the peer, else `None`."""
+
+    @property
+    def messages(self) -> dict[str, int]:
+        """How many messages there have been: "in", "out" and "dropped". From any thread."""
 
     @property
     def may_drop(self) -> bool:

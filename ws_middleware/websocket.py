@@ -58,6 +58,7 @@ class WebSocket:
         "_rooms",
         "_streak",
         "_waiter",
+        "closes_for_gap",
         "id",
         "latency",
         "link",
@@ -80,6 +81,7 @@ class WebSocket:
         user: Principal,
         subprotocol: str | None,
         limits: Limits,
+        closes_for_gap: bool = False,
     ) -> None:
         #: Unique over all processes; begins with its node's.
         self.id = id
@@ -94,6 +96,7 @@ class WebSocket:
         self.user = user
         self.user_id = user.id
         self.subprotocol = subprotocol
+        self.closes_for_gap = closes_for_gap
         #: Seconds from the last ping to its pong; `None` before the first.
         self.latency: float | None = None
         self._limits = limits

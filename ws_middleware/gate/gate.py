@@ -107,9 +107,13 @@ class Gate:
         self._proxies = TrustedProxies(trusted_proxies)
         self._refuse_with = refuse_with
         self._table: PathTable[_Guarded] = PathTable()
+        #: What the host app serves itself, the first that matches first.
+        self._guards: list[tuple[PathTemplate, _Guarded]] = []
+        self._rest: _Guarded | None = None
         self._lock = Lock()
         self._undecided = 0
         self._open = 0
+        self._closed_with: Refusal | None = None
         self._per_user: Counter[tuple[str, str]] = Counter()
 
     def add(self, template: PathTemplate, entry: Entry) -> None:
@@ -118,14 +122,37 @@ class Gate:
         Raises:
             ConfigError: the path is taken, or an origin in the policy is none.
         """
-        self._table.add(
-            template,
-            _Guarded.of(
-                entry,
-                ambient=entry.policy.is_ambient,
-                is_open=isinstance(entry.policy.auth, Anonymous),
-            ),
-        )
+        self._table.add(template, self._with_rules(entry))
+
+    @staticmethod
+    def _with_rules(entry: Entry) -> _Guarded:
+        is_open = isinstance(entry.policy.auth, Anonymous)
+        return _Guarded.of(entry, ambient=entry.policy.is_ambient, is_open=is_open)
+
+    def guard(self, template: PathTemplate | None, entry: Entry) -> None:
+        """Let in by the policy of `entry` to what the host app serves under `template`.
+
+        Without a template it is for what no other one matches.
+
+        Raises:
+            ConfigError: an origin in the policy is none.
+        """
+        if template is None:
+            self._rest = self._with_rules(entry)
+        else:
+            self._guards.append((template, self._with_rules(entry)))
+
+    def find_guarded(self, request: UpgradeRequest) -> Routed | None:
+        """Return what guards a path that is none of ours; `None` if nothing does."""
+        for template, guarded in self._guards:
+            parameters = template.match(request.path)
+            if parameters is not None:
+                return self._route(request, guarded, parameters)
+        return None if self._rest is None else self._route(request, self._rest, {})
+
+    def shut(self, refusal: Refusal | None) -> None:
+        """Answer every upgrade with `refusal` from now on; with `None`, let in again."""
+        self._closed_with = refusal
 
     def find(self, request: UpgradeRequest) -> Routed | None:
         """Return what is known by the path alone; `None` if it is none of ours.
@@ -136,7 +163,10 @@ class Gate:
         found = self._table.find(request.path)
         if found is None:
             return None
-        guarded, parameters = found
+        return self._route(request, *found)
+
+    @staticmethod
+    def _route(request: UpgradeRequest, guarded: _Guarded, parameters: dict[str, Any]) -> Routed:
         policy: EffectivePolicy = guarded.entry.policy
         request = replace(request, path_params=parameters)
         return Routed(find_credential(request, getattr(policy.auth, "sources", ())), guarded)
@@ -145,9 +175,13 @@ class Gate:
         """Return a refusal, or a candidate that holds a place among the undecided."""
         routed = self.find(request)
         if routed is None:
-            refusal = Refusal(404, "route_unknown", "there is no WebSocket endpoint at this path")
-            return self.dress_unrouted(refusal, request)
+            return self.refuse_unknown(request)
         return self.check_routed(routed, now)
+
+    def refuse_unknown(self, request: UpgradeRequest) -> Refusal:
+        """Return the refusal of a path that nobody serves."""
+        refusal = Refusal(404, "route_unknown", "there is no WebSocket endpoint at this path")
+        return self.dress_unrouted(refusal, request)
 
     def check_routed(self, routed: Routed, now: float) -> Refusal | Candidate:  # noqa: ARG002
         """Do the same for a request whose route has been found."""
@@ -168,7 +202,7 @@ class Gate:
         problem = find_problem(request)
         if problem is not None:
             return problem  # always HTTP: this may be no WebSocket client at all
-        refusal = guarded.host.check(request) or guarded.origin.check(request)
+        refusal = self._closed_with or guarded.host.check(request) or guarded.origin.check(request)
         if refusal is None:
             slot = self._reserve()
             if isinstance(slot, Slot):
@@ -198,6 +232,8 @@ class Gate:
 
     def admit(self, candidate: Candidate, principal: Principal, now: float) -> Refusal | Slot:  # noqa: ARG002
         """Return the candidate's slot, now counted in every cap, or a refusal."""
+        if self._closed_with is not None:  # since it was checked
+            return self.dress(self._closed_with, candidate)
         policy: EffectivePolicy = candidate.entry.policy
         cap = policy.limits.connections_per_user
         key = (candidate.entry.name, principal.id)

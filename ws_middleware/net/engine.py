@@ -7,12 +7,13 @@ code does so in the host's context.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import random
 import secrets
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ws_middleware.callables import name_of
 from ws_middleware.core.handshake import accept_bytes
@@ -20,7 +21,7 @@ from ws_middleware.core.session import Session
 from ws_middleware.gate.credentials import choose_subprotocol, forget_credential
 from ws_middleware.gate.gate import Candidate, Gate
 from ws_middleware.route import ROOM_PARAMETER, Endpoint, Shape
-from ws_middleware.types import Granted, Principal, Refusal
+from ws_middleware.types import Connection, Granted, Principal, Refusal
 from ws_middleware.websocket import WebSocket
 
 from .asking import Asker
@@ -30,9 +31,10 @@ from .serving import make_server
 from .threads import ThreadGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
+    from ws_middleware.config import EffectivePolicy
     from ws_middleware.core.events import Closed, RefusedBySession
     from ws_middleware.gate.gate import Routed
     from ws_middleware.hub.hub import Hub
@@ -44,9 +46,12 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .serving import Server
 
-__all__ = ["Admission", "Engine"]
+__all__ = ["GOING_AWAY", "Admission", "Engine", "EngineLink"]
 
 _log: Final = Logger("ws_middleware.engine")
+
+#: What an upgrade is answered while everything ends.
+GOING_AWAY: Final = Refusal(503, "going_away", "the server is shutting down", retry_after=1)
 
 #: A share of the places for `def` conversations that is worth a warning.
 _NEARLY_FULL: Final = 0.8
@@ -82,6 +87,35 @@ class Admission:
         return None if wall is None else wall + self.now - self.candidate.request.received_at
 
 
+class EngineLink(Connection, Protocol):
+    """What the engine does with a link, whoever owns its bytes."""
+
+    runtime: Runtime
+    taken: int
+    sent: int
+    #: What is to be dropped when the connection is lost.
+    on_lost: Callable[[], None] | None
+
+    @property
+    def dropped(self) -> int:
+        """Messages that a slow peer missed."""
+
+    def accept(
+        self,
+        websocket: WebSocket,
+        policy: EffectivePolicy,
+        headers: Iterable[tuple[str, str]],
+        expires: float | None,
+    ) -> None:
+        """Answer 101. `expires` is monotonic."""
+
+    def begin(self) -> None:
+        """Go on with what came early."""
+
+    def close(self, code: int, reason: str, why: str | None = None) -> None:
+        """Start the closing handshake. `why` is for the log."""
+
+
 class Engine:
     """What a door is given. `context` makes the host's context for each call of the app's code."""
 
@@ -107,7 +141,7 @@ class Engine:
             "auth": ThreadGroup("auth", settings.threads("auth_threads")),
         }
         self.asker = Asker(self._in_context, self.threads["auth"])
-        self.refusals = RefusalLog()
+        self.refusals = RefusalLog(hub.counts)
         self._numbers = itertools.count(1)
         self._servers: dict[WebSocket, tuple[Server, float]] = {}
         self._warned: set[str] = set()
@@ -122,6 +156,14 @@ class Engine:
             ConfigError: its path is taken, or its policy cannot be.
         """
         self.gate.add(endpoint.template, endpoint)
+
+    def guard(self, endpoint: Endpoint) -> None:
+        """Let in, by this policy, to what the host app serves itself."""
+        self.gate.guard(endpoint.template, endpoint)
+
+    def guard_rest(self, endpoint: Endpoint) -> None:
+        """Let in, by this policy, where no guard is laid over what the host app serves."""
+        self.gate.guard(None, endpoint)
 
     def close(self) -> None:
         """Let go of the threads; the loops have ended."""
@@ -177,6 +219,23 @@ class Engine:
             self._refuse(link, candidate.request, outcome)
         else:
             self.open(link, outcome)
+
+    async def judge_here(self, routed: Routed, now: float) -> Refusal | Admission:
+        """Find the verdict over a request on the running loop."""
+        outcome = self.gate.check_routed(routed, now)
+        if isinstance(outcome, Refusal):
+            return outcome
+        timeout = self.limits.upgrade_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                verdict = await self.asker.ask(outcome)
+        except TimeoutError:
+            why = f"no verdict in {timeout:g} s (upgrade_timeout)"
+            verdict = Refusal(503, "upgrade_timeout", "the server took too long to decide", why)
+        except BaseException:
+            outcome.slot.release()
+            raise
+        return self.conclude(outcome, verdict, now)
 
     def judge(
         self, routed: Routed, now: float, runtime: Callable[[], Runtime]
@@ -259,8 +318,8 @@ class Engine:
             return Refusal(500, "authenticator_failed", "the server could not decide", str(error))
         return None
 
-    def open(self, link: SocketLink, admission: Admission) -> None:
-        """Answer 101 and serve."""
+    def open(self, link: EngineLink, admission: Admission) -> None:
+        """Answer 101 and serve; where a wrapped app has the last word, its link says `answered`."""
         request, endpoint = admission.candidate.request, admission.endpoint
         websocket = WebSocket(
             id=f"{self.hub.node}-{next(self._numbers):x}",
@@ -270,6 +329,7 @@ class Engine:
             user=admission.principal,
             subprotocol=choose_subprotocol(request, endpoint.route.subprotocols),
             limits=endpoint.policy.limits,
+            closes_for_gap=endpoint.policy.gap == "close",
         )
         server = make_server(websocket, link, link.runtime, self.context, self.threads)
         link.accept(websocket, endpoint.policy, admission.headers, admission.expires)
@@ -278,9 +338,15 @@ class Engine:
         link.runtime.registry.add(websocket)
         if admission.room is not None:
             websocket.join(admission.room)
-        log_open(websocket)
+        if endpoint.route.shape is not Shape.GUARDED:
+            self.answered(websocket)
         server.start()
         link.begin()
+
+    def answered(self, websocket: WebSocket) -> None:
+        """Count and log a socket that is open."""
+        self.hub.counts.add("opened", websocket.route_name)
+        log_open(websocket)
 
     def abandon(self, admission: Admission) -> None:
         """Give back the places of an admission that came to nothing."""
@@ -306,7 +372,7 @@ class Engine:
 
     def refuse_at_shutdown(self, link: SocketLink) -> None:
         """Answer a request whose verdict will not come any more."""
-        link.refuse(Refusal(503, "going_away", "the server is shutting down", retry_after=1))
+        link.refuse(GOING_AWAY)
 
     # --- threads for conversations -----------------------------------------------------------
 
@@ -352,9 +418,10 @@ class Engine:
 
     # --- the end of a socket -----------------------------------------------------------------
 
-    def closed(self, link: SocketLink, websocket: WebSocket, event: Closed) -> None:
+    def closed(self, link: EngineLink, websocket: WebSocket, event: Closed) -> None:
         """A WebSocket has left OPEN."""
         link.runtime.registry.remove(websocket)
+        self._count(link, event)
         server, opened = self._servers.pop(websocket)
         websocket.ended(event.code, event.reason, by_us=event.by == "us")
         log_close(
@@ -366,3 +433,24 @@ class Engine:
             dropped=link.dropped,
         )
         server.ended()
+
+    def turned_away(
+        self, link: EngineLink, websocket: WebSocket, event: Closed, refusal: Refusal | None
+    ) -> None:
+        """A wrapped app has not accepted it; `refusal` is what the peer was told, if it waited."""
+        link.runtime.registry.remove(websocket)
+        server, _ = self._servers.pop(websocket)
+        websocket.ended(event.code, event.reason, by_us=event.by == "us")
+        if refusal is not None:
+            self.refusals.add(websocket.request, refusal, self.clock.now())
+        server.ended()
+
+    def forget(self, websocket: WebSocket) -> None:
+        """A socket's loop was closed under it. From any thread."""
+        self._servers.pop(websocket, None)
+
+    def _count(self, link: EngineLink, event: Closed) -> None:
+        counts = self.hub.counts
+        counts.add("closed", str(event.code))
+        for direction, number in link.messages.items():
+            counts.add("messages", direction, number)

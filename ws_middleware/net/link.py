@@ -8,7 +8,7 @@ much is pulled in a turn, when reading pauses for want of room, and the clock. W
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from ws_middleware.core.events import Closed, PongReceived, RefusedBySession
 from ws_middleware.core.session import Session, State, Wants
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ws_middleware.types import EncodedMessage, Refusal
     from ws_middleware.websocket import WebSocket
 
-    from .engine import Engine
     from .runtime import Runtime
 
 __all__ = ["SocketLink"]
@@ -42,12 +41,34 @@ _LATE: Final = 0.05
 _LAST: Final = 5.0
 
 
+class Decider(Protocol):
+    """Who decides over connections and is told of them: the engine, or an ASGI app's host."""
+
+    def new_session(self, client: tuple[str, int] | None, now: float) -> Session:
+        """Return the session of a connection whose head is still to come."""
+
+    def decide(self, link: SocketLink, request: UpgradeRequest, now: float) -> None:
+        """Find the verdict over a request and carry it out, now or later."""
+
+    def refused(self, link: SocketLink, event: RefusedBySession, now: float) -> None:
+        """Hear that the session refused by itself."""
+
+    def refuse_at_shutdown(self, link: SocketLink) -> None:
+        """Answer a request whose verdict will not come any more."""
+
+    def warn_unread(self, websocket: WebSocket, seconds: float) -> None:
+        """Hear that a handler has let its messages lie for too long."""
+
+    def closed(self, link: SocketLink, websocket: WebSocket, event: Closed) -> None:
+        """Hear that a WebSocket has left OPEN."""
+
+
 class SocketLink(asyncio.BufferedProtocol):
     """One connection, from `connection_made` to `connection_lost`."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Decider,
         runtime: Runtime,
         session: Session | None = None,
         on_request: Callable[[SocketLink, UpgradeRequest, float], None] | None = None,
@@ -86,6 +107,11 @@ class SocketLink(asyncio.BufferedProtocol):
     def dropped(self) -> int:
         """Messages that a slow peer missed, by its route's policy."""
         return self._out.dropped
+
+    @property
+    def messages(self) -> dict[str, int]:
+        """How many messages there have been, by direction. From any thread."""
+        return {"in": self.taken, "out": self.sent, "dropped": self.dropped}
 
     # --- what asyncio calls ------------------------------------------------------------------
 

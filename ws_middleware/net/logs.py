@@ -13,6 +13,7 @@ from ws_middleware.native import Lock, is_ours
 
 if TYPE_CHECKING:
     from ws_middleware.core.events import Closed
+    from ws_middleware.hub.counts import Counts
     from ws_middleware.native import Host
     from ws_middleware.types import Refusal, UpgradeRequest
     from ws_middleware.websocket import WebSocket
@@ -143,9 +144,10 @@ _SETTINGS: Final = frozenset(
 
 
 class RefusalLog:
-    """A line for each refusal, but not for each of a flood. From any thread."""
+    """A line for each refusal, but not for each of a flood, and a count of all. From any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Counts | None = None) -> None:
+        self._counts = counts
         self._lock = Lock()
         self._budget = _REFUSALS_PER_SECOND
         self._at = 0.0
@@ -154,6 +156,8 @@ class RefusalLog:
 
     def add(self, request: UpgradeRequest | None, refusal: Refusal, now: float) -> None:
         """Log one refusal; a server fault (5xx) as a warning."""
+        if self._counts is not None:
+            self._counts.add("refused", refusal.code)
         unsaid = self._admit(now)
         if unsaid is None:
             return

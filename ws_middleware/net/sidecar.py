@@ -3,16 +3,14 @@
 Lazy: the thread starts when the first door needs it, so importing an app starts nothing. One per
 process: a forked child has no thread, so it lets go of the descriptors it inherited, for a
 connection that two processes hold does not end when one of them closes it.
-A daemon with an `atexit` hook: a thread that is joined at exit would hold a reloading server.
+A daemon that ends by a hook (`hooks`): one that is joined at exit would hold a reloading server.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import os
-import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -20,8 +18,9 @@ from ws_middleware.native import Host, Lock, start_thread
 from ws_middleware.receipt import Receipt
 from ws_middleware.types import Refusal
 
+from . import hooks
 from .clock import SYSTEM
-from .engine import Admission
+from .engine import GOING_AWAY, Admission
 from .link import SocketLink
 from .listener import Listener
 from .logs import Logger, relay
@@ -60,12 +59,6 @@ _OVERTIME: Final = 0.3
 #: The port beside a development server: the one that `listen` has by default.
 _BESIDE: Final = ("127.0.0.1", 8001)
 
-#: Every sidecar there is, for the hooks: these are registered once and can never be taken back.
-_sidecars: weakref.WeakSet[Sidecar] = weakref.WeakSet()
-
-#: In a child: the parent's loops, never collected, for that would close descriptors a second time.
-_inherited: Final[list[object]] = []
-
 
 class Sidecar:
     """The loop of one engine. `ensure`, `listen` and `close` from any thread but the loop's own."""
@@ -82,7 +75,7 @@ class Sidecar:
         self._adopted = False
         #: On the loop: connections that are not links yet.
         self._adopting: set[asyncio.Task[None]] = set()
-        _sidecars.add(self)
+        hooks.add(self)
 
     def ensure(self) -> Runtime:
         """Return the runtime; start the thread if it does not run in this process yet.
@@ -113,8 +106,8 @@ class Sidecar:
             started.fail(error)
             return
         loop = runtime.loop
-        bus = connect(self._engine, runtime)
         self._engine.hub.attach(runtime)
+        connect(self._engine, runtime)
         loop.call_soon(started.resolve, runtime)
         try:
             loop.run_forever()
@@ -125,8 +118,7 @@ class Sidecar:
         finally:
             self._engine.hub.detach(runtime)
             with contextlib.suppress(Exception):
-                if bus is not None:
-                    loop.run_until_complete(disconnect(self._engine, bus))
+                loop.run_until_complete(disconnect(self._engine, runtime))
                 loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
             self._engine.close()
@@ -151,12 +143,36 @@ class Sidecar:
             listener.close()
         await runtime.close(1011, "internal_error", over=0.0, timeout=0.0)
 
+    @property
+    def runtime(self) -> Runtime | None:
+        """The loop, once it has begun."""
+        return self._runtime
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed is not None
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a handler keeps the loop from turning."""
+        return self._watchdog is not None and self._watchdog.is_blocked
+
+    @property
+    def blocked(self) -> int:
+        """How often a handler has kept the loop from turning."""
+        return 0 if self._watchdog is None else sum(self._watchdog.counts.values())
+
     def listen(self, host: str, port: int, *, reuse_port: bool) -> tuple[str, int]:
         """Open a port of our own and return its address.
 
         Raises:
             OSError: the address cannot be had.
+            RuntimeError: `close` is under way.
         """
+        if self.is_closing:
+            msg = "close() is under way: wait for its receipt before listen()"
+            raise RuntimeError(msg)
         runtime = self.ensure()
         opening = Listener.open(self._engine, runtime, host, port, reuse_port=reuse_port)
         listener: Listener = runtime.submit(opening).result(10)
@@ -261,6 +277,7 @@ class Sidecar:
             if self._closed is not None:
                 return self._closed
             self._closed = Receipt()
+        self._engine.gate.shut(GOING_AWAY)
         if self._watchdog is not None:
             self._watchdog.stop()
 
@@ -300,7 +317,7 @@ class Sidecar:
             self._engine.close()
             closed.resolve(None)
 
-    def _begin_exit(self) -> tuple[Receipt[None], float] | None:
+    def begin_exit(self) -> tuple[Receipt[None], float] | None:
         """Start the end that the interpreter's exit is; return what tells of it, and its limit.
 
         The limit is a moment, monotonic; `None` if nothing runs here.
@@ -339,47 +356,17 @@ class Sidecar:
             )
         return drain_time(self._engine.settings.drain_over, sockets, worker)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """Let go, in a child, of what is the parent's; this object serves nothing there."""
         runtime, self._runtime, self._started = self._runtime, None, None
         if runtime is None:
             return
-        _inherited.append((runtime, self._listeners))
         filenos = [fd for listener in self._listeners for fd in listener.filenos]
         filenos.extend(getattr(link, "fileno", -1) for link in runtime.links)
-        _let_go(filenos)
+        hooks.let_go(filenos, (runtime, self._listeners))
         if self._listeners:
             _log.warning(
                 "forked after listen(): the child %d lets go of the port and the sockets; call "
                 "listen() in the process that serves",
                 os.getpid(),
             )
-
-
-def _let_go(filenos: list[int]) -> None:
-    """Point descriptors to nothing: whoever closes them later closes nothing of ours."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for fileno in filenos:
-        if fileno >= 0:
-            os.dup2(nothing, fileno, inheritable=False)
-    os.close(nothing)
-
-
-def _end_all() -> None:
-    """End every sidecar at once: a worker of several apps has no more time than one of a single."""
-    with contextlib.suppress(KeyboardInterrupt):  # whoever presses Ctrl-C again waits no longer
-        ends = [sidecar._begin_exit() for sidecar in list(_sidecars)]  # noqa: SLF001 - the hook is the sidecar's own
-        for closed, limit in filter(None, ends):
-            # A loop may be blocked for good by a handler: then exit does not wait for it.
-            with contextlib.suppress(TimeoutError):
-                closed.result(max(0.0, limit - SYSTEM.now()))
-
-
-def _reset_all() -> None:
-    for sidecar in list(_sidecars):
-        sidecar._after_fork()  # noqa: SLF001 - the hook is the sidecar's own
-
-
-atexit.register(_end_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_all)

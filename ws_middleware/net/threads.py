@@ -53,6 +53,16 @@ class ThreadGroup:
         return self._threads
 
     @property
+    def busy(self) -> int:
+        """How many of them work."""
+        return self._threads - self._idle
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for one."""
+        return len(self._jobs)
+
+    @property
     def reserved(self) -> int:
         """How many places are taken by `reserve`."""
         return self._reserved

@@ -43,6 +43,8 @@ class Watchdog:
         self._said: dict[str, float] = {}
         #: How often the loop stood still, by place.
         self.counts: dict[str, int] = {}
+        #: Whether it stands still now. From any thread.
+        self.is_blocked = False
 
     def start(self) -> None:
         """Begin."""
@@ -61,7 +63,9 @@ class Watchdog:
             except RuntimeError:  # the loop is closed
                 return
             if not turned.wait(PATIENCE):
+                self.is_blocked = True
                 self._blocked(turned, asked)
+                self.is_blocked = False
 
     def _blocked(self, turned: Event, asked: float) -> None:
         frame = sys._current_frames().get(self._runtime.thread_id)  # noqa: SLF001 - documented
