@@ -16,10 +16,9 @@ from ws_middleware.flask import ENDPOINT, EXTENSION
 from ws_middleware.sockets import WebSockets
 
 from .findings import find_problems
+from .table import table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from flask import Flask
 
     from ws_middleware.config import EffectivePolicy
@@ -54,7 +53,7 @@ def routes() -> None:
     if not rows:
         click.echo("This app has no WebSocket routes.")
         return
-    for line in _table([_HEADINGS, *rows]):
+    for line in table([_HEADINGS, *rows]):
         click.echo(line)
 
 
@@ -119,12 +118,3 @@ def _size(size: int | None) -> str:
         if size % unit == 0:
             return f"{size // unit} {name}"
     return f"{size} B"
-
-
-def _table(rows: Iterable[tuple[str, ...]]) -> Iterable[str]:
-    rows = list(rows)
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
