@@ -27,7 +27,7 @@ def may_read(user: Principal, request: UpgradeRequest) -> bool:
 
 
 def add_sockets(app: Flask) -> None:
-    sockets = WebSockets(auth=FlaskAuth(user_id))
+    sockets = WebSockets(auth=FlaskAuth(user_id), gap="close")
     chat = sockets.route("/ws/chat/<int:room>", authorize=may_read)
     app.extensions.update(chat=chat, notifications=sockets.route("/ws/notifications"))
     sockets.init_app(app)

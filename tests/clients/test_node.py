@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -19,35 +15,15 @@ from ws_middleware import JWTAuth, WebSocket, WebSockets
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.clients.conftest import Node
     from tests.conftest import Served
 
 pytestmark = pytest.mark.node
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / ".cache" / "node"
-WS = "ws@8"
 KEY = "k" * 32
 
 
-@pytest.fixture(scope="module")
-def node() -> str:
-    """Return the path of node, with `ws` installed in FOLDER."""
-    found, npm = shutil.which("node"), shutil.which("npm")
-    if found is None or npm is None:
-        missing = "node" if found is None else "npm"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{missing} is not installed, and CI must have it")
-        pytest.skip(f"{missing} is not installed")
-    if not (FOLDER / "node_modules" / "ws" / "package.json").exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        (FOLDER / "package.json").write_text('{"private": true}\n')
-        command = [npm, "install", "--prefix", str(FOLDER), "--no-audit", "--no-fund", WS]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-    return found
-
-
-def test_nodes_ws_talks_to_us(node: str, serve: Callable[[WebSockets], Served]) -> None:
+def test_nodes_ws_talks_to_us(node: Node, serve: Callable[[WebSockets], Served]) -> None:
     sockets = WebSockets(auth=JWTAuth(KEY, algorithms=["HS256"]))
     ends: list[tuple[int | None, str]] = []
 
@@ -68,11 +44,7 @@ def test_nodes_ws_talks_to_us(node: str, serve: Callable[[WebSockets], Served]) 
 
     served = serve(sockets)
     token = jwt.encode({"sub": "ann", "exp": time.time() + 60}, KEY, "HS256")
-    script = str(Path(__file__).with_name("client.mjs"))
-    command = [node, script, str(FOLDER), served.url(""), token]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout)
+    seen: dict[str, Any] = json.loads(node.run("client.mjs", served.url(""), token))
 
     assert seen["text"] == {"same": True, "isBinary": False}
     assert seen["binary"] == {"same": True, "isBinary": True}

@@ -5,8 +5,8 @@ import logging
 wsgi_app = "examples.flask_app:create_app()"
 bind = "127.0.0.1:8000"  # or "unix:/run/flask_app/gunicorn.sock", and the same in nginx.conf
 
-# One process has all the sockets, so a message reaches all of them. Several would need a broker
-# between them, which this package does not have yet.
+# One process has all the sockets, so a message reaches all of them. Several need Redis between
+# them: name it in WSM_BROKER=redis://localhost:6379/0, and raise this, or say `--workers 4`.
 workers = 1
 
 # Threads answer requests; an open socket needs none. The sync worker would do as well.
