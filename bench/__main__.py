@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from . import wsgi_connect, wsgi_events, wsgi_idle, wsgi_passthrough, wsgi_workers
+from . import hub_send, wsgi_connect, wsgi_events, wsgi_idle, wsgi_passthrough, wsgi_workers
 
 SCRIPTS = {
     "wsgi_passthrough": wsgi_passthrough.main,
@@ -13,6 +13,7 @@ SCRIPTS = {
     "wsgi_connect": wsgi_connect.main,
     "wsgi_idle": wsgi_idle.main,
     "wsgi_events": wsgi_events.main,
+    "hub_send": hub_send.main,
 }
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import logging
 import socket
 import struct
 import threading
 import time
 from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
 
 from tests.clients.python import connect, end_of, until
+from tests.support import BINARY, CLOSE, TEXT, frame
 from ws_middleware import (
     Anonymous,
     Audience,
+    BlockingWebSocket,
     Limits,
+    MessageTooBig,
     Receipt,
     Route,
     Sent,
@@ -469,6 +475,192 @@ def test_a_link_that_raises_does_not_keep_others_from_their_messages(
     assert receipt.result(5).local in {4, 5}
     broken.link = link
     assert set(crowd.who_heard("x")) >= set(WHO) - {"ann /a/1"}
+
+
+# --- what nobody can send ------------------------------------------------------------------------
+
+OUTBOUND_BYTES = 1000
+MESSAGE_SIZE = 300_000
+
+
+class Room:
+    """Two who listen in a room, and every place from which something can be sent to it."""
+
+    def __init__(self, serve: Serve, stack: contextlib.ExitStack) -> None:
+        limits = Limits(outbound_bytes=OUTBOUND_BYTES, message_size=MESSAGE_SIZE)
+        self.sockets = WebSockets(auth=Anonymous(), limits=limits)
+        self.everyone = self.sockets.route("/listen").everyone
+        self.act: Callable[[Audience[WebSocket]], object]
+        self.outcome: SimpleQueue[Exception | None] = SimpleQueue()
+        self.sockets.route("/a conversation")(self._in_conversation)
+        self.sockets.route("/a def conversation")(self._in_def_conversation)
+        self.sockets.route("/an event").on_message(self._in_event)
+        self.sockets.route("/a def event").on_message(self._in_def_event)
+        self.sockets.route("/json")(self._pass_on)
+        self.sockets.route("/json in a thread")(self._pass_on_in_thread)
+        self.sockets.route("/json.loads").on_message(self._pass_on_without_care)
+        self.served = serve(self.sockets)
+        self._listeners = [stack.enter_context(connect(self.served, "/listen")) for _ in range(2)]
+
+    def hear(self) -> list[list[str]]:
+        """Return what each has heard; the last is the next message, which must come."""
+        self.everyone.send("next").result(5)
+        heard: list[list[str]] = []
+        for client in self._listeners:
+            heard.append([])
+            while not heard[-1] or heard[-1][-1] != "next":
+                heard[-1].append(str(client.recv(5)))
+        return heard
+
+    def do(self, where: str, act: Callable[[Audience[WebSocket]], object]) -> Exception | None:
+        """Do it there, and return what it raised."""
+        self.act = act
+        if where == "a view":
+            threading.Thread(target=self._try).start()
+            return self.outcome.get(timeout=5)
+        with connect(self.served, f"/{quote(where)}") as client:
+            client.send("now")
+            return self.outcome.get(timeout=5)
+
+    def _try(self) -> None:
+        try:
+            self.act(self.everyone)
+        except Exception as error:
+            self.outcome.put(error)
+        else:
+            self.outcome.put(None)
+
+    async def _in_conversation(self, ws: WebSocket) -> None:
+        await ws.receive()
+        self._try()
+
+    def _in_def_conversation(self, ws: BlockingWebSocket) -> None:
+        ws.receive()
+        self._try()
+
+    async def _in_event(self, ws: WebSocket, message: str) -> None:
+        self._try()
+
+    def _in_def_event(self, ws: WebSocket, message: str) -> None:
+        self._try()
+
+    async def _pass_on(self, ws: WebSocket) -> None:
+        while True:
+            self.everyone.send_json(await ws.receive_json())
+
+    def _pass_on_in_thread(self, ws: BlockingWebSocket) -> None:
+        while True:
+            self.everyone.send_json(ws.receive_json())
+
+    def _pass_on_without_care(self, ws: WebSocket, message: str) -> None:
+        self.everyone.send_json(json.loads(message))
+
+
+@pytest.fixture
+def room(serve: Serve) -> Any:
+    with contextlib.ExitStack() as stack:
+        yield Room(serve, stack)
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+PLACES = ["a view", "a conversation", "a def conversation", "an event", "a def event"]
+
+UNSENDABLE: dict[str, tuple[Callable[[Audience[WebSocket]], object], type[Exception]]] = {
+    "a lone surrogate": (lambda room: room.send("\ud800"), ValueError),
+    "no text and no bytes": (lambda room: room.send([]), TypeError),  # type: ignore[arg-type]
+    "one byte too many": (lambda room: room.send(b"x" * (OUTBOUND_BYTES + 1)), MessageTooBig),
+    "NaN": (lambda room: room.send_json(float("nan")), ValueError),
+    "Infinity": (lambda room: room.send_json([float("inf")]), ValueError),
+    "1e999": (lambda room: room.send_json({"a": 1e999}), ValueError),
+    "a lone surrogate in JSON": (lambda room: room.send_json(["\udfff"]), ValueError),
+    "an object": (lambda room: room.send_json({"a": object()}), TypeError),
+    "nested too deep": (lambda room: room.send_json(nested(100_000)), ValueError),
+}
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_what_cannot_be_sent_is_the_callers_error_and_all_get_the_next_message(
+    room: Room, where: str
+) -> None:
+    for name, (act, error) in UNSENDABLE.items():
+        raised = room.do(where, act)
+        assert isinstance(raised, error), f"{name}: {raised!r}"
+        assert room.hear() == [["next"]] * 2, name
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_a_callback_that_raises_keeps_nobody_from_the_next_message(
+    room: Room, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        msg = "a bug of the app's"
+        raise LookupError(msg)
+
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go.wait(5)
+
+    def send(audience: Audience[WebSocket]) -> None:
+        # Not done when it gets its callback: from the loop's own thread it would be.
+        runtime = runtime_of(room.sockets)
+        if not runtime.is_current():
+            runtime.run(hold)
+            assert held.wait(5)
+        receipt = audience.send("x")
+        if not receipt.done:
+            receipt.add_done_callback(fail)
+        go.set()
+
+    assert room.do(where, send) is None
+    assert room.hear() == [["x", "next"]] * 2
+    failures = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert all(each.exc_info and isinstance(each.exc_info[1], LookupError) for each in failures)
+    assert len(failures) == (0 if where in {"a conversation", "an event"} else 1)
+
+
+FROM_CLIENTS: dict[str, tuple[bytes, tuple[int, bytes]]] = {
+    "NaN": (frame(TEXT, b'{"a":NaN}'), (1007, b"bad_message")),
+    "Infinity": (frame(TEXT, b"Infinity"), (1007, b"bad_message")),
+    "-Infinity": (frame(TEXT, b"[-Infinity]"), (1007, b"bad_message")),
+    "1e999": (frame(TEXT, b"1e999"), (1007, b"bad_message")),
+    "100,000 brackets": (frame(TEXT, b"[" * 100_000), (1007, b"bad_message")),
+    "100,000 lists": (frame(TEXT, b"[" * 100_000 + b"]" * 100_000), (1007, b"bad_message")),
+    "a lone surrogate": (frame(TEXT, b'"\\ud800"'), (1007, b"bad_message")),
+    "no UTF-8 as binary": (frame(BINARY, b'"\xff"'), (1007, b"bad_message")),
+    "no UTF-8 as text": (frame(TEXT, b'"\xff"'), (1007, b"")),
+    "too big": (frame(TEXT, b"x" * (MESSAGE_SIZE + 1)), (1009, b"")),
+    "too big to pass on": (frame(TEXT, b'"' + b"x" * OUTBOUND_BYTES + b'"'), (1011, b"")),
+}
+
+
+@pytest.mark.parametrize("path", ["/json", "/json%20in%20a%20thread"])
+@pytest.mark.parametrize(("sent", "end"), FROM_CLIENTS.values(), ids=FROM_CLIENTS)
+def test_what_a_client_may_not_send_ends_that_client_and_all_others_get_the_next_message(
+    room: Room, path: str, sent: bytes, end: tuple[int, bytes]
+) -> None:
+    with room.served.peer() as peer:
+        peer.upgrade(path)
+        peer.send(frame(TEXT, b'{"a":1}') + sent)
+        got = peer.read_frame()
+    assert (got.opcode, got.close_code) == (CLOSE, end[0])
+    assert got.payload[2:].startswith(end[1])
+    assert room.hear() == [['{"a":1}', "next"]] * 2
+
+
+@pytest.mark.parametrize("sent", ["NaN", "[Infinity]", "1e999", '"\\ud800"'])
+def test_what_json_loads_lets_in_does_not_get_out(room: Room, sent: str) -> None:
+    with connect(room.served, "/json.loads") as client:
+        client.send(sent)
+        assert end_of(client)[0] == 1011
+    assert room.hear() == [["next"]] * 2
 
 
 # --- the registry --------------------------------------------------------------------------------

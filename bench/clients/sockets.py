@@ -5,10 +5,13 @@
     {"do": "send", "rate": 400}  -> {}       text frames a second, to one socket after the other
     {"do": "rest"}               -> {}       no more of them
     {"do": "report"}             -> {"open": 1000, "received": 123, "sent": 456}
+    {"do": "watch"}              -> {}       from now on, note when all sockets had one more each
+    {"do": "seen_by_all"}        -> {"at": [...]}     when that was, as time.perf_counter has it
     {"do": "close"}              -> {}       closing handshakes, and the end of the connections
 
 The frames are made by hand (RFC 6455 section 5.2): a client library would cost more than the
-server that is measured.
+server that is measured. With `--socketio` they carry as much of Engine.IO 4 and Socket.IO 5 as it
+takes to be connected.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Final
+from typing import Any, Final, cast
 
 #: A masked client frame whose mask is zero, so that its payload stays as it is.
 _ZERO: Final = b"\x00\x00\x00\x00"
@@ -48,9 +51,8 @@ class Peer(asyncio.Protocol):
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self._request)
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -63,8 +65,11 @@ class Peer(asyncio.Protocol):
                 return
             self._buffer = rest
             self._is_open = True
-            self.answered.set_result(None)
+            self._upgraded()
         self._read_frames()
+
+    def _upgraded(self) -> None:
+        self.answered.set_result(None)
 
     def _read_frames(self) -> None:
         while len(self._buffer) >= 2:
@@ -82,7 +87,10 @@ class Peer(asyncio.Protocol):
             elif opcode == _CLOSED:
                 self.transport.close()
             else:
-                self._holder.received += 1
+                self._took(payload)
+
+    def _took(self, payload: bytes) -> None:  # noqa: ARG002 - only its coming counts
+        self._holder.count()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.answered.done():
@@ -91,12 +99,38 @@ class Peer(asyncio.Protocol):
         self.gone.set_result(None)
 
 
+class SocketIOPeer(Peer):
+    """Connects to the default namespace; what the server emits there are its messages."""
+
+    def _upgraded(self) -> None:
+        """Wait for more: the upgrade is not the end of the handshakes."""
+
+    def _took(self, payload: bytes) -> None:
+        if payload.startswith(b"42"):  # message, event
+            self._holder.count()
+        elif payload.startswith(b"0"):  # Engine.IO is open
+            self._send(b"40")
+        elif payload.startswith(b"40"):  # so is Socket.IO
+            self.answered.set_result(None)
+        elif payload == b"2":
+            self._send(b"3")  # its ping, our pong
+        else:
+            self.transport.abort()
+
+    def _send(self, packet: bytes) -> None:
+        self.transport.write(bytes([0x81, 0x80 | len(packet)]) + _ZERO + packet)
+
+
 class Holder:
     """All sockets of this process."""
 
-    def __init__(self, port: int, path: str) -> None:
+    def __init__(self, port: int, path: str, peer: type[Peer]) -> None:
         self._port = port
         self._path = path
+        self._peer = peer
+        #: What `received` was when the watch began, and the times at which all had one more.
+        self._watched: int | None = None
+        self._seen: list[float] = []
         self._sending: asyncio.Task[None] | None = None
         self.peers: dict[Peer, None] = {}
         self.received = 0
@@ -128,7 +162,7 @@ class Holder:
 
     async def _open_one(self, timeout: float) -> float | None:
         start = time.perf_counter()
-        peer = Peer(self, self._head())
+        peer = self._peer(self, self._head())
         try:
             async with asyncio.timeout(timeout):
                 loop = asyncio.get_running_loop()
@@ -164,6 +198,19 @@ class Holder:
     async def _report(self) -> dict[str, Any]:
         return {"open": len(self.peers), "received": self.received, "sent": self.sent}
 
+    def count(self) -> None:
+        """Count a message that has come."""
+        self.received += 1
+        if self._watched is not None and (self.received - self._watched) % len(self.peers) == 0:
+            self._seen.append(time.perf_counter())
+
+    async def _watch(self) -> dict[str, Any]:
+        self._watched, self._seen = self.received, []
+        return {}
+
+    async def _seen_by_all(self) -> dict[str, Any]:
+        return {"at": self._seen}
+
     async def _close(self) -> dict[str, Any]:
         await self._rest()
         peers = list(self.peers)
@@ -182,12 +229,24 @@ async def serve_orders(holder: Holder) -> None:
         print(json.dumps(await holder.obey(json.loads(line))), flush=True)
 
 
+def _fast_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop that keeps us from being what is measured."""
+    try:
+        import uvloop  # noqa: PLC0415 - only where there is one
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("path")
+    parser.add_argument("--socketio", action="store_true")
     args = parser.parse_args()
-    asyncio.run(serve_orders(Holder(args.port, args.path)))
+    peer = SocketIOPeer if args.socketio else Peer
+    with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        runner.run(serve_orders(Holder(args.port, args.path, peer)))
 
 
 if __name__ == "__main__":

@@ -89,9 +89,9 @@ class Opened:
 class Sockets:
     """A process that holds WebSockets; a context manager."""
 
-    def __init__(self, server: Server, path: str) -> None:
+    def __init__(self, server: Server, path: str, *options: str) -> None:
         self._process = subprocess.Popen(
-            _module("sockets", str(server.port), path),
+            _module("sockets", str(server.port), path, *options),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -138,6 +138,15 @@ class Sockets:
     def received(self) -> int:
         """Messages that have come so far."""
         return int(self._ask(do="report")["received"])
+
+    def watch(self) -> None:
+        """Note from now on when a message has come to every socket."""
+        self._ask(do="watch")
+
+    @property
+    def seen_by_all(self) -> list[float]:
+        """The times at which every socket had one message more, as time.perf_counter has them."""
+        return list(self._ask(do="seen_by_all")["at"])
 
     @property
     def count(self) -> int:

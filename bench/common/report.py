@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Report", "arguments", "median", "percentile", "spread"]
 
 #: Packages whose version says what was measured.
-_PACKAGES: Final = ("ws-middleware", "uvloop", "gunicorn", "flask", "flask-sock", "waitress")
+_PACKAGES: Final = (
+    *("ws-middleware", "uvloop", "gunicorn", "flask", "waitress", "redis"),
+    *("flask-sock", "flask-socketio", "python-socketio", "gevent"),
+)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

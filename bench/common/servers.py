@@ -20,7 +20,7 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ROOT", "Server", "gunicorn", "raise_file_limit", "script", "serve"]
+__all__ = ["ROOT", "Server", "free_port", "gunicorn", "raise_file_limit", "script", "serve"]
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -88,23 +88,28 @@ class Server:
             return bool(answer.status == 200)
         return False
 
-    def post(self, path: str) -> None:
-        """Ask for a view that does something."""
-        with urlopen(Request(self._url(path), method="POST"), timeout=10):
-            pass
+    def post(self, path: str, timeout: float = 10.0) -> bytes:
+        """Ask for a view that does something, and return its answer.
+
+        Raises:
+            TimeoutError: there was none within `timeout` seconds.
+        """
+        with urlopen(Request(self._url(path), method="POST"), timeout=timeout) as answer:
+            body: bytes = answer.read()
+            return body
 
     def _url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
 
 @contextlib.contextmanager
-def serve(command: list[str]) -> Iterator[Server]:
-    """Run `python -m COMMAND` until the block ends.
+def serve(command: list[str], **environ: str) -> Iterator[Server]:
+    """Run `python -m COMMAND` until the block ends, with `environ` added to the environment.
 
     Raises:
         RuntimeError: it does not answer; the text is what it wrote.
     """
-    port = _free_port()
+    port = free_port()
     words = [word.format(port=port) for word in command]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -112,7 +117,7 @@ def serve(command: list[str]) -> Iterator[Server]:
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            env={**os.environ, "PYTHONWARNINGS": "ignore", **environ},
         )
         server = Server(port, process, log)
         try:
@@ -122,7 +127,8 @@ def serve(command: list[str]) -> Iterator[Server]:
             _end(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypedDict, get_args
 
 from ws_middleware import (
     Anonymous,
+    Audience,
     Heartbeat,
     Limits,
     Principal,
@@ -50,9 +51,12 @@ PIECES = 128
 #: How long `/work` works on each message.
 WORK = 0.05
 
+#: The rooms that a socket of `/rooms` enters beside its own.
+ROOMS = 10
+
 
 class Report(TypedDict):
-    """What the server holds. All zero but threads and `fds` when nobody is connected."""
+    """What the server holds. When nobody is connected all is zero but threads, `fds`, `blocks`."""
 
     sockets: int
     registered: int
@@ -68,6 +72,7 @@ class Report(TypedDict):
     auth_threads: int
     fds: int
     objects: int
+    blocks: int
 
 
 class SlowAuth:
@@ -178,6 +183,38 @@ def work(ws: WebSocket, message: str | bytes) -> None:
     ws.send(message)
 
 
+def enter(ws: WebSocket, room: str) -> None:
+    """Enter several rooms, and tell those who are in one of them."""
+    for number in range(ROOMS):
+        ws.join(f"{room}{number}")
+    ws.route.room(f"{room}0").send("came")
+
+
+def tell(ws: WebSocket, message: str | bytes, room: str) -> None:
+    """Pass a message on to the room, and go from one room into another."""
+    ws.route.room(room).send(message)
+    ws.leave(f"{room}1")
+    ws.join(f"{room}{ROOMS}")
+
+
+def went(ws: WebSocket, room: str) -> None:
+    """Tell those who are left."""
+    ws.route.room(room).send("went")
+
+
+def steady_message(number: int) -> bytes:
+    """Make one of those that `/steady` sends: 1 to 4 KiB, and no two are the same."""
+    return number.to_bytes(4, "big") + bytes([number % 251]) * (1020 + number * 997 % 3072)
+
+
+def send_steadily(audience: Audience[WebSocket], count: int, rate: float) -> None:
+    """Send `count` messages, `rate` a second, from a thread that a view could be in."""
+    start = time.monotonic()
+    for number in range(count):
+        time.sleep(max(0.0, start + number / rate - time.monotonic()))
+        audience.send(steady_message(number))
+
+
 async def block(ws: WebSocket) -> None:
     """Make the worst mistake there is: hold the loop, as long and as often as the message says."""
     async for message in ws:
@@ -226,6 +263,18 @@ def make_sockets(options: argparse.Namespace, handlers: Handlers) -> WebSockets:
     sockets.route("/pieces").on_message(send_pieces)
     sockets.route("/work").on_message(work)
     sockets.route("/push")
+    feed = sockets.route("/feed/<room>")
+
+    @sockets.route("/steady").on_message
+    def steady(ws: WebSocket, message: str | bytes) -> None:
+        room, count, rate = str(message).split()
+        send_steadily(feed.room(room), int(count), float(rate))
+        ws.send("done")
+
+    rooms = sockets.route("/rooms/<room>")
+    rooms.on_open(enter)
+    rooms.on_message(tell)
+    rooms.on_close(went)
     return sockets
 
 
@@ -257,6 +306,7 @@ def report(sockets: WebSockets, handlers: Handlers, *, collect: bool) -> Report:
                 auth_threads=engine.threads["auth"].threads,
                 fds=len(list(Path("/proc/self/fd").iterdir())),
                 objects=sum(isinstance(each, KEPT) for each in gc.get_objects()) if collect else 0,
+                blocks=sys.getallocatedblocks(),
             )
         )
 
