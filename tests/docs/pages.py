@@ -14,6 +14,18 @@ show when the page is rendered says what a fence alone cannot:
     <!-- test: run                  hidden code, run at this place of the page
     assert ...
     -->
+
+Commands are looked at, but not run, unless a comment says so. What they `export` counts for all
+that come after:
+
+    <!-- test: begin -->            the next command is started, and runs to the end of the page
+    <!-- test: command 1 -->        the next commands are run, and end with this code; without: 0
+    <!-- test: output -->           the next block is what the last of them has printed, but for
+                                    the widths of columns
+
+    <!-- test: redis -->            from here on there is a Redis at localhost:6379, as far as this
+                                    page can tell; hidden code has it as `redis_server`. No block
+                                    follows
 """
 
 from __future__ import annotations
@@ -30,7 +42,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
 
 #: What a comment may ask for.
-DIRECTIVES = frozenset({"file", "serve", "pytest", "raises", "error", "log", "value", "run"})
+DIRECTIVES = frozenset(
+    {
+        *("file", "serve", "pytest", "raises", "error", "log", "value", "run"),
+        *("begin", "command", "output", "redis"),
+    }
+)
 
 _FENCE = re.compile(r" {0,3}(?P<marks>`{3,}|~{3,})\s*(?P<language>[^\s`]*)[^`]*")
 _COMMENT = re.compile(r"<!-- test: (?P<directive>\w+) ?(?P<argument>.*?)(?P<end>-->)?\s*")
@@ -71,6 +88,9 @@ class _Reader:
                 if waiting[0] == "run":
                     assert comment["end"] is None, self._say("hidden code begins on the next line")
                     found.append(self._until("-->", "python", waiting))
+                    waiting = None
+                elif waiting[0] == "redis":
+                    found.append(Block("", "", self._at, *waiting))
                     waiting = None
             elif fence := _FENCE.fullmatch(line):
                 found.append(self._until(fence["marks"], fence["language"], waiting or ("", "")))

@@ -20,24 +20,28 @@ import sys
 import time
 import tomllib
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
+from unittest.mock import patch
 
 import pytest
 
 from tests.docs.pages import ROOT, Block, read_blocks
+from tests.redis_server import RedisServer, need_redis
 from ws_middleware import WebSockets
+from ws_middleware.cli import main as cli
 from ws_middleware.settings import _variables
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["Runner"]
 
 #: The ports that pages use: Flask's, and the one of `listen`.
 _PORTS = ("5000", "8001")
 
-#: How long a program may take to open its port, and a log to get its lines.
-_PATIENCE = 10.0
+#: How long a program may take to open its port or to end, and a log to get its lines.
+_PATIENCE = 20.0
+
+#: The port of Redis, where a page has one.
+_REDIS = "6379"
 
 #: What the pages install beside this package.
 _PACKAGES = frozenset({"pytest", "websockets"})
@@ -67,6 +71,12 @@ def matches(shown: str, actual: str) -> bool:
     return re.fullmatch(".*?".join(parts), actual) is not None
 
 
+def without_widths(text: str) -> str:
+    """A table of a terminal without what depends on the longest of its values."""
+    lines = (re.sub(r"-{2,}", "--", re.sub(r" +", " ", line)) for line in text.splitlines())
+    return "\n".join(line.rstrip() for line in lines)
+
+
 class _Log(logging.Handler):
     """Keeps the lines as `logging.basicConfig()` would print them."""
 
@@ -89,6 +99,9 @@ class Runner:
         self.namespace: dict[str, Any] = {"__name__": "__page__", "folder": folder}
         self._ports = {port: str(free_port()) for port in _PORTS}
         self._programs: list[subprocess.Popen[bytes]] = []
+        self._exported: dict[str, str] = {}
+        self._output: str | None = None
+        self._redis: RedisServer | None = None
         self._log = _Log()
         self._raised: BaseException | None = None
 
@@ -103,12 +116,18 @@ class Runner:
         for program in self._programs:
             program.terminate()
         for program in self._programs:
-            program.wait(_PATIENCE)
+            try:
+                program.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                raise
         for value in self.namespace.values():
             if isinstance(value, WebSockets):
                 value.close(timeout=2).result(5)
             elif isinstance(value, contextlib.ExitStack):
                 value.close()
+        if self._redis is not None:
+            self._redis.kill()
         logger = logging.getLogger("ws_middleware")
         logger.removeHandler(self._log)
         logger.setLevel(self._level)
@@ -124,6 +143,9 @@ class Runner:
 
     def run_block(self, block: Block) -> None:
         """Run one block, whatever it is."""
+        if block.directive == "redis":
+            self._start_redis()
+            return
         run = {
             "python": self._python,
             "javascript": self._javascript,
@@ -131,11 +153,18 @@ class Runner:
             "text": self._text,
             "ini": self._text,
             "nginx": self._text,
+            "yaml": self._text,
             "console": self._console,
             "sh": self._shell,
         }.get(block.language)
         assert run is not None, f"no way to check a block in {block.language or 'no language'}"
         run(block)
+
+    def _start_redis(self) -> None:
+        self._redis = RedisServer(need_redis(), self.folder)
+        self._redis.start()
+        self._ports[_REDIS] = str(self._redis.port)
+        self.namespace["redis_server"] = self._redis
 
     def _ours(self, text: str) -> str:
         """With the ports that are ours in this run."""
@@ -182,14 +211,25 @@ class Runner:
         path.write_text(source, encoding="utf-8")
 
     def _environ(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": f"{self.folder}{os.pathsep}{ROOT}", "NO_COLOR": "1"}
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("WSM_")},
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+            "PYTHONPATH": f"{self.folder}{os.pathsep}{ROOT}",
+            "PYTHONUNBUFFERED": "1",
+            "NO_COLOR": "1",
+            **self._exported,
+        }
 
     def _serve(self, name: str, source: str) -> None:
-        with (self.folder / f"{name}.log").open("wb") as log:
+        self._start([sys.executable, name], f"{name}.log", source)
+
+    def _start(self, command: list[str], log_name: str, source: str, **environ: str) -> None:
+        """Start a program, and wait until it has opened the ports that its source names."""
+        with (self.folder / log_name).open("wb") as log:
             program = subprocess.Popen(
-                [sys.executable, "-u", name],
+                command,
                 cwd=self.folder,
-                env=self._environ(),
+                env={**self._environ(), **environ},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -222,6 +262,12 @@ class Runner:
             assert matches(shown, actual), f"shown: {shown}\nactual: {actual}"
         elif block.directive == "log":
             self._find_in_log(shown.splitlines())
+        elif block.directive == "output":
+            assert self._output is not None, "no command has been run"
+            actual = without_widths(self._shown(self._output))
+            assert matches(without_widths(shown), actual), f"shown: {shown}\nactual: {actual}"
+        elif block.directive == "file":
+            (self.folder / block.argument).write_text(self._ours(block.code), encoding="utf-8")
         else:
             assert block.directive == "value", "say in a comment what this text is; see pages.py"
             assert matches(shown, self._shown(str(self._value(block)))), self._value(block)
@@ -269,10 +315,64 @@ class Runner:
             path.rename(target)
 
     def _console(self, block: Block) -> None:
-        for line in block.code.splitlines():
+        assert block.directive in {"", "begin", "command"}, f"{block.directive} is for no command"
+        for line in block.code.replace("\\\n", " ").splitlines():
             # Output belongs into a text block, where it is checked.
             assert line.startswith("$ "), f"a console block has commands only: {line}"
-            self._command(line.removeprefix("$ "))
+            words = shlex.split(self._ours(line.removeprefix("$ ")), comments=True)
+            if words[:1] == ["export"]:
+                self._export(words[1:])
+            elif block.directive == "begin":
+                self._begin(words)
+            elif block.directive == "command":
+                self._run(words, int(block.argument or 0))
+            else:
+                self._command(line.removeprefix("$ "))
+
+    def _export(self, words: list[str]) -> None:
+        environ, rest = self._divide(words)
+        assert not rest, f"export takes variables, not {rest}"
+        self._exported.update(environ)
+
+    @staticmethod
+    def _divide(words: list[str]) -> tuple[dict[str, str], list[str]]:
+        """The variables that a command begins with, and the rest of it."""
+        environ: dict[str, str] = {}
+        for at, word in enumerate(words):
+            name, equals, value = word.partition("=")
+            if not equals or not name.isidentifier():
+                return environ, words[at:]
+            assert name in _variables() or not name.startswith("WSM_"), f"no variable {name}"
+            environ[name] = value
+        return environ, []
+
+    def _begin(self, words: list[str]) -> None:
+        environ, command = self._divide(words)
+        log_name = f"{len(self._programs)}.log"
+        self._start([self._find(command[0]), *command[1:]], log_name, " ".join(command), **environ)
+
+    def _run(self, words: list[str], code: int) -> None:
+        environ, command = self._divide(words)
+        done = subprocess.run(
+            [self._find(command[0]), *command[1:]],
+            cwd=self.folder,
+            env={**self._environ(), **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        self._output = done.stdout
+        assert done.returncode == code, f"{shlex.join(words)}: {done.returncode}\n{done.stdout}"
+
+    def _find(self, name: str) -> str:
+        found = shutil.which(name, path=self._environ()["PATH"])
+        if found is None:
+            assert os.environ.get("CI") != "true", f"CI needs {name} to run what a page shows"
+            pytest.skip(f"{name} is missing")
+        return found
 
     def _shell(self, block: Block) -> None:
         for line in block.code.splitlines():
@@ -281,15 +381,18 @@ class Runner:
 
     def _command(self, line: str) -> None:
         """Check that a command is one that the reader can run. It is not run here."""
-        words = shlex.split(line, comments=True)
-        while words and "=" in words[0]:
-            name = words.pop(0).partition("=")[0]
-            assert name in _variables() or not name.startswith("WSM_"), f"no variable {name}"
+        environ, words = self._divide(shlex.split(line, comments=True))
         assert words, f"no command: {line}"
         command, *arguments = words
-        checks = {"make": self._check_make, "python": self._check_python, "pip": self._check_pip}
+        checks = {
+            "make": self._check_make,
+            "python": self._check_python,
+            "pip": self._check_pip,
+            "ws-middleware": self._check_ours,
+        }
         assert command in checks, f"not on the list of commands that can be checked: {command}"
-        checks[command](arguments)
+        with patch.dict(os.environ, {**self._exported, **environ}):
+            checks[command](arguments)
 
     @staticmethod
     def _check_make(arguments: list[str]) -> None:
@@ -308,6 +411,13 @@ class Runner:
             self._check_pip(arguments[2:])
         else:
             assert find_spec(arguments[1]) is not None, f"no module {arguments[1]}"
+
+    @staticmethod
+    def _check_ours(arguments: list[str]) -> None:
+        try:
+            cli._parser().parse_args(arguments)
+        except SystemExit:
+            pytest.fail(f"ws-middleware takes no {shlex.join(arguments)}")
 
     @staticmethod
     def _check_pip(arguments: list[str]) -> None:

@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+#: What takes more than five seconds.
+SLOW = {"docs/runbook.md", "docs/scaling.md", "docs/testing.md"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for page in PAGES
+        for name in (page.relative_to(ROOT).as_posix(),)
+    ],
+)
 def test_every_block_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     with Runner(page, tmp_path) as runner:
         runner.run()
@@ -61,6 +72,13 @@ def run_page(text: str, folder: Path) -> None:
         ("```console\nwords\n```\n", "commands only"),
         ("```sh\nWSM_NONSENSE=1 make test\n```\n", "no variable WSM_NONSENSE"),
         ("```sh\npython nonsense.py\n```\n", "no file nonsense.py"),
+        ("```console\n$ ws-middleware dance\n```\n", "ws-middleware takes no dance"),
+        ("```console\n$ export WSM_NONSENSE=1\n```\n", "no variable WSM_NONSENSE"),
+        ("```console\n$ export A=1 b\n```\n", "export takes variables"),
+        ("<!-- test: command -->\n```console\n$ python -c 1/0\n```\n", "ZeroDivisionError"),
+        ("<!-- test: command 1 -->\n```console\n$ python -c 1\n```\n", "python -c 1: 0"),
+        ("<!-- test: output -->\n```text\nx\n```\n", "no command has been run"),
+        ("<!-- test: begin -->\n```console\n$ python -c 'x = 5000'\n```\n", "did not open port"),
         ("```sh\npython -m ws_nonsense\n```\n", "no module ws_nonsense"),
         ("```sh\npython -m pip install -e '.[nonsense]'\n```\n", "no extra nonsense"),
     ],
@@ -77,6 +95,26 @@ def test_what_a_page_shows_of_an_error_is_checked(tmp_path: Path) -> None:
     run_page(block.format("ValueError: invalid literal …: 'x'"), tmp_path)
     with pytest.raises(AssertionError, match="shown: ValueError: something else"):
         run_page(block.format("ValueError: something else"), tmp_path)
+
+
+def test_what_a_page_shows_of_a_command_is_checked(tmp_path: Path) -> None:
+    page = (
+        "```console\n$ export A='one  two'\n```\n<!-- test: command -->\n"
+        '```console\n$ python -c \'import os; print(os.environ["A"], "-" * 9)\'\n```\n'
+        "<!-- test: output -->\n```text\n{}\n```\n"
+    )
+    run_page(page.format("one two ----"), tmp_path)
+    with pytest.raises(AssertionError, match="shown: one ----\nactual: one two --"):
+        run_page(page.format("one ----"), tmp_path)
+
+
+def test_a_page_may_have_a_redis(tmp_path: Path) -> None:
+    page = (
+        "<!-- test: redis -->\n```python\nfrom redis import Redis\n"
+        "Redis.from_url('redis://localhost:6379/0').set('a', 'b')\n```\n"
+        "<!-- test: run\nassert redis_server.client.get('a') == b'b'\n-->\n"
+    )
+    run_page(page, tmp_path)
 
 
 def test_blocks_are_found_where_they_are(tmp_path: Path) -> None:
