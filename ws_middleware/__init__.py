@@ -5,6 +5,7 @@ Start at `WebSockets`; see README.md and docs/.
 
 from __future__ import annotations
 
+from .asgi import WebSocketMiddleware
 from .blocking import BlockingWebSocket
 from .config import INHERIT, Heartbeat, Limits, Policy, ServerLimits
 from .errors import (
@@ -21,11 +22,12 @@ from .errors import (
 from .flask import FlaskAuth
 from .gate.auth.anonymous import Anonymous
 from .gate.auth.jwt import JWTAuth
+from .gate.auth.scope import ScopeAuth
 from .hub.audience import Audience
 from .hub.hub import Sent
 from .publisher import Publisher
 from .receipt import Receipt
-from .route import Route
+from .route import Guard, Route
 from .sockets import WebSockets
 from .types import Authenticator, Granted, Principal, UpgradeRequest
 from .websocket import WebSocket
@@ -45,6 +47,7 @@ __all__ = [
     "ConnectionClosed",
     "FlaskAuth",
     "Granted",
+    "Guard",
     "Heartbeat",
     "JWTAuth",
     "Limits",
@@ -55,12 +58,14 @@ __all__ = [
     "Receipt",
     "Refused",
     "Route",
+    "ScopeAuth",
     "Sent",
     "ServerLimits",
     "TooManyRooms",
     "UpgradeRequest",
     "WebSocket",
     "WebSocketError",
+    "WebSocketMiddleware",
     "WebSockets",
     "__version__",
 ]

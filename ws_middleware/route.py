@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from .callables import is_async, name_of, unwrapped
+from .config import INHERIT, Limits
 from .errors import ConfigError
 from .gate.routing import PathTemplate
 from .hub.audience import RouteAudiences
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .websocket import WebSocket  # noqa: F401 - named in the base
 
-__all__ = ["Endpoint", "Handler", "Route", "Shape"]
+__all__ = ["Endpoint", "Guard", "Handler", "Route", "Shape"]
 
 Handler = Callable[..., Any]
 
@@ -53,6 +54,7 @@ class Shape(Enum):
     BLOCKING = "def conversation"
     EVENTS = "events"
     PUSH = "push only"
+    GUARDED = "guarded"
 
 
 class Route(RouteAudiences["WebSocket"]):
@@ -174,11 +176,55 @@ class Route(RouteAudiences["WebSocket"]):
             raise ConfigError(msg) from None
 
 
+class Guard(RouteAudiences["WebSocket"]):
+    """A policy over WebSockets that a wrapped app serves itself. Made by `WebSockets.guard`.
+
+    Its audiences are the sockets that it has let in.
+    """
+
+    shape: Final = Shape.GUARDED
+    handler: Final = None
+    subprotocols: Final = ()
+
+    def __init__(self, path: str, *, hub: Hub, name: str | None, policy: Policy) -> None:
+        self.template = PathTemplate(path)
+        self.path = path
+        #: Its name in logs and on the bus.
+        try:
+            self.name = as_name(self.template.masked if name is None else name, "guard name")
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        check_keywords(policy, f"guard({path!r})")
+        check_values(policy, f"guard({path!r})")
+        self.given: Policy = policy
+        self.events: dict[str, Handler] = {}
+        self._hub, self._route_name = hub, self.name
+
+    def __repr__(self) -> str:
+        return f"<Guard {self.path}>"
+
+    def bound(self, policy: EffectivePolicy) -> EffectivePolicy:
+        """Return the policy without the bounds that were not meant for the app's own messages.
+
+        What it takes today it goes on taking: a size or a number of connections is a guard's only
+        where the guard itself names it.
+        """
+        named = self.given.get("limits", Limits())
+        open_ended: dict[str, Any] = {
+            name: None for name in _GUARDS_OWN if getattr(named, name) is INHERIT
+        }
+        return replace(policy, limits=replace(policy.limits, **open_ended))
+
+
+#: Limits that a guard has only if it names them itself.
+_GUARDS_OWN: Final = ("message_size", "connections_per_user")
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A route as one app serves it: one route may have several, in a process with several apps."""
 
-    route: Route
+    route: Route | Guard
     #: The route's own words, then the app's, then the defaults.
     policy: EffectivePolicy
     #: The route's, with what the app's own converters match.
@@ -187,11 +233,13 @@ class Endpoint:
     name: str
 
     @classmethod
-    def of(cls, route: Route, settings: Settings) -> Endpoint:
+    def of(cls, route: Route | Guard, settings: Settings) -> Endpoint:
         """Put the policy of `route` together with an app's settings.
 
         Raises:
             ConfigError: nobody said who may connect, or two settings contradict each other.
         """
         policy = resolve_policy(settings, route.given, f"route {route.path}")
+        if isinstance(route, Guard):
+            policy = route.bound(policy)
         return cls(route, policy, route.template, route.name)

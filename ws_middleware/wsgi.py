@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from .gate.routing import PathSet
     from .net.engine import Engine
+    from .net.runtime import Runtime
     from .net.sidecar import Sidecar
     from .route import Endpoint
     from .settings import Settings
@@ -143,7 +144,8 @@ class WSGIMiddleware:
         request = replace(request, native=environ)
         routed = engine.gate.find(request)
         if routed is None:
-            return self._offer(Offer(engine, sidecar, request), sidecar, environ, start_response)
+            offer = Offer(engine, sidecar.ensure, request)
+            return self._offer(offer, sidecar, environ, start_response)
         clean_query(environ, routed.request)
         outcome = engine.judge(routed, engine.clock.now(), sidecar.ensure)
         return Answer(engine, sidecar, routed.request).give(environ, start_response, outcome)
@@ -173,12 +175,17 @@ class WSGIMiddleware:
 
 
 class Offer:
-    """What an app finds in `environ["ws_middleware.upgrade"]`: the way to accept by itself."""
+    """What an app finds in `environ["ws_middleware.upgrade"]`: the way to accept by itself.
 
-    def __init__(self, engine: Engine, sidecar: Sidecar, request: UpgradeRequest) -> None:
+    `runtime` gives the loop on which its coroutines are called.
+    """
+
+    def __init__(
+        self, engine: Engine, runtime: Callable[[], Runtime], request: UpgradeRequest
+    ) -> None:
         self.engine = engine
         self.request = request
-        self._sidecar = sidecar
+        self._runtime = runtime
         #: Whether the app is still being called: what it yields later cannot accept any more.
         self.is_open = True
         self._outcome: Admission | Refusal | None = None
@@ -206,7 +213,7 @@ class Offer:
             nobody = Refusal(401, "credential_refused", "log in first", "the view gave no user")
             outcome = self.engine.conclude(candidate, nobody, now)
         else:
-            outcome = self.engine.settle(candidate, now, self._sidecar.ensure, principal)
+            outcome = self.engine.settle(candidate, now, self._runtime, principal)
         if isinstance(outcome, Refusal):
             return outcome
         self._outcome = outcome

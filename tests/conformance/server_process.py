@@ -22,7 +22,7 @@ STOP_TIMEOUT = 10.0
 
 @contextlib.contextmanager
 def echo_server(limits: str, log: Path) -> Iterator[str]:
-    """Run the echo server with `raised` or `default` limits; gives its address."""
+    """Run the echo server with `raised` or `default` limits, or on `uvicorn`; gives its address."""
     command = [sys.executable, "-m", f"{__package__}.echo_server", "--port", "0", f"--{limits}"]
     with running(command, log) as port:
         yield f"ws://127.0.0.1:{port}/echo"

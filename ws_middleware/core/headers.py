@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ws_middleware.types import Refusal
 
-__all__ = ["accept_headers", "problem_body", "refusal_headers", "status_phrase"]
+__all__ = ["accept_headers", "extra_headers", "problem_body", "refusal_headers", "status_phrase"]
 
 #: Ours to say on a 101, or meaningless there; an authenticator's headers may not say them.
 _NOT_ON_ACCEPT: Final = frozenset(
@@ -53,13 +53,18 @@ def accept_headers(
     ]
     if subprotocol is not None:
         headers.append(("Sec-WebSocket-Protocol", subprotocol))
-    headers.extend((name, value) for name, value in extra if _may_be_on_accept(name.lower()))
+    headers.extend(extra_headers(extra))
     return headers
 
 
-def _may_be_on_accept(name: str) -> bool:
-    # Content-Type and the like: a 101 has no content, though frameworks say of which type it is.
-    return name not in _NOT_ON_ACCEPT and not name.startswith("content-")
+def extra_headers(given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return those of an authenticator's headers that may be on a 101."""
+    # No Content-Type and the like: it has no content, though frameworks say of which type it is.
+    return [
+        (name, value)
+        for name, value in given
+        if name.lower() not in _NOT_ON_ACCEPT and not name.lower().startswith("content-")
+    ]
 
 
 def problem_body(refusal: Refusal) -> bytes:

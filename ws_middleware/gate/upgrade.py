@@ -48,6 +48,8 @@ _SINGLE: Final = ("host", "origin", "sec-websocket-key", "sec-websocket-version"
 def find_problem(request: UpgradeRequest) -> Refusal | None:
     """Return why this is no valid upgrade request, or `None` if it is one."""
     headers = request.headers
+    if request.is_checked:  # over HTTP/2 it has neither a key nor an Upgrade
+        return _check_single(headers, needs_host=False) or _check_lists(headers)
     return (
         _check_proxy(request)
         or _check_request_line(request)
@@ -102,8 +104,8 @@ def _check_request_line(request: UpgradeRequest) -> Refusal | None:
     return _malformed("the request target must be a path")
 
 
-def _check_single(headers: Headers) -> Refusal | None:
-    if "host" not in headers:
+def _check_single(headers: Headers, *, needs_host: bool = True) -> Refusal | None:
+    if needs_host and "host" not in headers:
         return _malformed("there is no Host header")
     for name in _SINGLE:
         if len(headers.get_all(name)) > 1:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ws_middleware.websocket import WebSocket
 
-    from .link import SocketLink
+    from .engine import EngineLink
     from .runtime import Runtime
     from .threads import ThreadGroup
 
@@ -44,7 +44,7 @@ class Server:
     def __init__(
         self,
         websocket: WebSocket,
-        link: SocketLink,
+        link: EngineLink,
         runtime: Runtime,
         context: Callable[[], AbstractContextManager[object]],
     ) -> None:
@@ -256,7 +256,7 @@ def _check_result(result: object, handler: Handler) -> None:
 
 def make_server(
     websocket: WebSocket,
-    link: SocketLink,
+    link: EngineLink,
     runtime: Runtime,
     context: Callable[[], AbstractContextManager[object]],
     threads: dict[str, ThreadGroup],

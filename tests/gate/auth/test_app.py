@@ -5,17 +5,26 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.validate import validator
 
 import pytest
+from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request
 
 from tests.gate.upgrades import Field, upgrade
 from ws_middleware.errors import Refused
-from ws_middleware.gate.auth.app import GRANTED, build_environ, find_login, run_app
+from ws_middleware.gate.auth.app import (
+    GRANTED,
+    build_environ,
+    environ_of,
+    find_login,
+    run_app,
+)
 from ws_middleware.types import Granted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from ws_middleware.types import UpgradeRequest
 
 Headers = list[tuple[str, str]]
 
@@ -215,7 +224,7 @@ def test_a_grant_from_before_does_not_count_and_none_stays() -> None:
 
 
 def test_the_hosts_own_environ_is_used() -> None:
-    environ: dict[str, Any] = {"mine": True}
+    environ: dict[str, Any] = {"REQUEST_METHOD": "GET"}
     seen: list[object] = []
 
     def app(given: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -308,3 +317,38 @@ def test_a_raw_path_has_the_bytes_that_were_sent() -> None:
     request = upgrade("/\xc3\xa9")
     assert request.path == "/é"
     assert Request(build_environ(request)).path == "/é"
+
+
+# --- behind an ASGI server -----------------------------------------------------------------------
+
+
+def scoped(scope: dict[str, Any], **fields: Field) -> UpgradeRequest:
+    """A request that an ASGI server has read, and found to be one for a WebSocket."""
+    return replace(upgrade(**fields), native={"type": "websocket", **scope}, is_checked=True)
+
+
+def test_a_scope_is_no_environ() -> None:
+    scope: dict[str, Any] = {"path": "/ws"}
+    request = scoped(scope)
+    environ = environ_of(request)
+    assert environ["REQUEST_METHOD"] == "GET"
+    assert environ["PATH_INFO"] == "/ws"
+    assert "REQUEST_METHOD" not in request.native  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("root", "name"), [("", ""), (None, ""), ("/shop", "/shop"), ("/shop/", "/shop"), ("/é", "/Ã©")]
+)
+def test_where_the_app_is_mounted_is_its_script_name(root: str | None, name: str) -> None:
+    assert build_environ(scoped({"root_path": root}))["SCRIPT_NAME"] == name
+
+
+def test_over_http2_the_app_sees_an_upgrade_too() -> None:
+    request = scoped({}, upgrade=None, connection=None, sec_websocket_key=None)
+    adapter = Map([Rule("/ws", endpoint="ws", websocket=True)]).bind_to_environ
+    assert adapter(build_environ(request)).match() == ("ws", {})
+
+
+def test_a_connection_field_of_a_client_does_not_hide_the_upgrade() -> None:
+    environ = build_environ(scoped({}, connection=["keep-alive", "Upgrade"]))
+    assert (environ["HTTP_CONNECTION"], environ["HTTP_UPGRADE"]) == ("Upgrade", "websocket")

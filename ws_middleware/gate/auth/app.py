@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ws_middleware.types import UpgradeRequest
 
-__all__ = ["GRANTED", "ViewAuth", "build_environ", "find_login", "run_app"]
+__all__ = ["GRANTED", "ViewAuth", "build_environ", "environ_of", "find_login", "run_app"]
 
 #: Where the app's side leaves the user it let in, or a `Granted`. Ours: nothing that a client sends
 #: can set it.
@@ -53,7 +53,7 @@ def run_app(app: Callable[..., Iterable[bytes]], request: UpgradeRequest) -> Gra
         Refused: it answered anything else. An error is sent as it is; a redirect (to a login page,
             which a WebSocket client cannot follow) becomes a 401; any other answer a 403.
     """
-    environ = request.native if isinstance(request.native, dict) else build_environ(request)
+    environ = environ_of(request)
     environ.pop(GRANTED, None)
     answer: list[Any] = []
     written = io.BytesIO()  # what the app gives to PEP 3333's write()
@@ -108,6 +108,14 @@ def _login_required(who: str, headers: list[tuple[str, str]]) -> Refused:
     return Refused(401, "login_required", headers=cookies, why=why)
 
 
+def environ_of(request: UpgradeRequest) -> dict[str, Any]:
+    """Return the server's own environ of a request; one that is built where there is none."""
+    native = request.native
+    if isinstance(native, dict) and "REQUEST_METHOD" in native:  # an ASGI scope is a dict, too
+        return native
+    return build_environ(request)
+
+
 def build_environ(request: UpgradeRequest) -> dict[str, Any]:
     """Return the environ of a request that no WSGI server has read (own port, ASGI, tests)."""
     server = urlsplit(f"//{request.host}")
@@ -118,7 +126,7 @@ def build_environ(request: UpgradeRequest) -> dict[str, Any]:
     secure = request.scheme in {"https", "wss"}
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
-        "SCRIPT_NAME": "",
+        "SCRIPT_NAME": _mount_of(request.native),
         "PATH_INFO": unquote_to_bytes(request.raw_path.encode("latin-1")).decode("latin-1"),
         "QUERY_STRING": request.query_string,
         "SERVER_NAME": f"[{name}]" if ":" in name else name,
@@ -142,4 +150,12 @@ def build_environ(request: UpgradeRequest) -> dict[str, Any]:
             key = f"HTTP_{key}"
         joint = "; " if key == "HTTP_COOKIE" else ","
         environ[key] = f"{environ[key]}{joint}{value}" if key in environ else value
+    if request.is_checked:  # over HTTP/2 there are none, and an app's rules look for them
+        environ["HTTP_UPGRADE"], environ["HTTP_CONNECTION"] = "websocket", "Upgrade"
     return environ
+
+
+def _mount_of(native: object) -> str:
+    """Return where an ASGI server, or what has mounted us, says that the app begins."""
+    root = native.get("root_path") if isinstance(native, dict) else None
+    return str(root or "").rstrip("/").encode("utf-8", "surrogateescape").decode("latin-1")

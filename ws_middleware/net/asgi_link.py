@@ -1,0 +1,510 @@
+"""The ASGI end of one connection: a server's `receive` and `send`, as a link.
+
+The server owns the bytes: frames, pings and the closing handshake are its own. What is ours: one
+task that receives, the order of what goes out (`asgi_outgoing`), and a look at the clock, for no
+server ends a send that hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from enum import Enum, auto
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from ws_middleware.config import DEFAULT_LIMITS
+from ws_middleware.core.events import Closed
+from ws_middleware.errors import ConnectionClosed
+from ws_middleware.receipt import Receipt
+
+from .abort import abort_connection, warn_uncut
+from .asgi_messages import accept_event, close_event, message_of, refusal_of_close
+from .asgi_outgoing import Outgoing, PeerGone
+from .control import ping
+from .deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, MutableMapping
+    from typing import Literal
+
+    from ws_middleware.config import EffectivePolicy
+    from ws_middleware.types import EncodedMessage, Refusal
+    from ws_middleware.websocket import WebSocket
+
+    from .asgi_outgoing import Event, Receive, Send
+    from .engine import Engine
+    from .runtime import Runtime
+
+__all__ = ["ASGILink", "PeerGone", "Phase"]
+
+#: How many times `write_timeout` one send may hang before the peer counts as gone: whether it makes
+#: progress meanwhile, which would start `write_timeout` anew, cannot be seen from here.
+STALLED: Final = 3
+#: How long a peer's messages may go untaken while nobody is in receive(): as on our own port.
+_UNREAD: Final = 120.0
+#: Seconds for a close that is the last try to end a connection that cannot be cut.
+_LAST_TRY: Final = 1.0
+
+
+class Phase(Enum):
+    """How far a connection is; it only goes forward."""
+
+    #: Nobody has accepted it: what is sent waits.
+    WAITING = auto()
+    OPEN = auto()
+    #: A close is on its way out.
+    CLOSING = auto()
+    CLOSED = auto()
+
+
+class Wrapped(Protocol):
+    """A wrapped app, as the link of one of its connections sees it."""
+
+    #: Whether the upgrade request has its answer, or is being given one.
+    is_answered: bool
+    #: Whether that is a yes.
+    has_accepted: bool
+    #: What the peer is told in place of a yes.
+    refusal: Refusal | None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is read until it has taken something."""
+
+    def deliver(self, event: Event) -> None:
+        """Take what the server says, or a disconnect of ours."""
+
+    def turn_away(self, refusal: Refusal, closed: Closed) -> None:
+        """Refuse in the place of an app that has not answered yet."""
+
+    def give_up(self) -> None:
+        """Hear that we have given the peer up, and not the server."""
+
+
+class ASGILink:
+    """One connection. Made, and touched unless said otherwise, on its runtime's loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        runtime: Runtime,
+        scope: MutableMapping[str, Any],
+        receive: Receive,
+        send: Send,
+        look: asyncio.Task[Event] | None = None,
+    ) -> None:
+        """`look`: a receive that is under way already."""
+        self.runtime = runtime
+        self.scope = scope
+        self.on_lost: Callable[[], None] | None = None
+        self.phase = Phase.WAITING
+        self.taken = 0
+        self.sent = 0
+        #: Who accepts it, where that is not us.
+        self.app: Wrapped | None = None
+        #: What an authenticator adds to the 101.
+        self.headers: tuple[tuple[str, str], ...] = ()
+        self.deadlines = Deadlines(runtime.wheel)
+        #: Done when nothing more comes or goes.
+        self.finished: asyncio.Future[None] = runtime.loop.create_future()
+        self.out = Outgoing(runtime, send)
+        self.out.on_begin = self._watch_send
+        self.out.on_lost = self._lost
+        self.out.on_last = self._stop_reading
+        self.out.on_end = self.finish
+        self._engine = engine
+        self._receive = receive
+        self._send = send
+        self._room = asyncio.Event()
+        self._websocket: WebSocket | None = None
+        self._is_told = False
+        self._gone: list[Receipt[None]] = []
+        self._look = look
+        self._reader: asyncio.Task[Any] | None = None
+        self._limits = DEFAULT_LIMITS
+        self._stalled = STALLED * DEFAULT_LIMITS.write_timeout
+        runtime.add(self)
+
+    @property
+    def websocket(self) -> WebSocket:
+        """What the hub has of it; there is one when the engine has opened it."""
+        assert self._websocket is not None
+        return self._websocket
+
+    # --- what the engine tells it ------------------------------------------------------------
+
+    def accept(
+        self,
+        websocket: WebSocket,
+        policy: EffectivePolicy,
+        headers: Iterable[tuple[str, str]],
+        expires: float | None,
+    ) -> None:
+        """Take what was decided. `expires` is monotonic."""
+        self._websocket = websocket
+        self._limits = policy.limits
+        self._stalled = STALLED * policy.limits.write_timeout
+        self.headers = tuple(headers)
+        self.out.open(policy.limits, policy.slow)
+        if expires is not None:
+            self.deadlines.at(expires, self._expired)
+
+    def begin(self) -> None:
+        """Read what the server says: that the peer hangs up is to be seen before any answer."""
+        if self.phase is Phase.CLOSED:
+            return
+        if self._look is None:
+            self._reader = self.runtime.spawn(self._read())
+        else:  # one task is enough for a peer that says nothing
+            self._reader, self._look = self._look, None
+            self._reader.add_done_callback(self._looked)
+
+    # --- the answer to the upgrade request ---------------------------------------------------
+
+    async def answer(self) -> None:
+        """Answer 101 by itself: where there is no wrapped app to do it."""
+        try:
+            await self.out.put(accept_event(self.websocket.subprotocol, self.headers))
+        except Exception as error:
+            self._lost(f"send failed: {type(error).__name__}")
+        else:
+            self.opened()
+
+    def tell_open(self) -> None:
+        """A wrapped app has accepted it: it counts as open, which is said once."""
+        if not self._is_told:
+            self._is_told = True
+            self._engine.answered(self.websocket)
+
+    def opened(self) -> None:
+        """The 101 is out: what has waited follows it."""
+        if self.phase is Phase.WAITING:
+            self.phase = Phase.OPEN
+        if self.phase is not Phase.CLOSED:
+            self.out.release()
+
+    # --- what the server says ----------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                while self._is_full():
+                    await self._wait_for_room()
+                event = await self._receive()
+                if event["type"] == "websocket.disconnect":
+                    self._disconnected(event)
+                    return
+                self._received(event)
+        except Exception as error:
+            self._lost(f"receive failed: {type(error).__name__}")
+
+    def _looked(self, look: asyncio.Task[Event]) -> None:
+        """Take what the first receive has brought, and go on."""
+        if look.cancelled():
+            return
+        error = look.exception()
+        if error is not None:
+            self._lost(f"receive failed: {type(error).__name__}")
+        elif look.result()["type"] == "websocket.disconnect":
+            self._disconnected(look.result())
+        else:
+            self._received(look.result())
+            self.begin()
+
+    def _is_full(self) -> bool:
+        if self.phase in {Phase.CLOSING, Phase.CLOSED}:  # the end is behind what still comes
+            return False
+        return self.websocket.inbox.is_full if self.app is None else self.app.is_full
+
+    async def _wait_for_room(self) -> None:
+        """Read nothing while what has come is not taken, and note since when."""
+        if self.app is None:
+            self.deadlines.at(self.runtime.clock.now() + _UNREAD, self._unread)
+        self._room.clear()
+        await self._room.wait()
+        self.deadlines.drop(self._unread)
+
+    def _received(self, event: Event) -> None:
+        message = message_of(event)
+        if message is None or self.phase in {Phase.CLOSING, Phase.CLOSED}:
+            return
+        most = self._limits.message_size
+        size = len(message) if isinstance(message, bytes) else _size_of(message, most)
+        if most is not None and size > most:
+            why = f"message_too_big: {size} bytes, message_size is {most}"
+            self.close(1009, "message_too_big", why=why)
+            return
+        self.taken += 1
+        if self.app is not None:
+            self.app.deliver(event)
+        else:
+            self.websocket.received(message)
+
+    def _disconnected(self, event: Event) -> None:
+        """Take the server's word that the peer is gone."""
+        hangs = self.out.since is not None
+        code = event.get("code")
+        code = code if isinstance(code, int) else 1005
+        self.end(Closed(code, str(event.get("reason") or ""), "peer", "closed"))
+        if hangs:  # the server may end, and wait for a peer that takes nothing
+            self.runtime.later(self._limits.close_timeout, self._cut_rest)
+
+    def _cut_rest(self) -> None:
+        """Cut what the server may still hold on to; most likely there is nothing any more."""
+        abort_connection(self.scope, bool)
+
+    def _lost(self, why: str) -> None:
+        """The connection ended without a word."""
+        self.end(Closed(1006, "", "peer", why))
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def close(self, code: int, reason: str, why: str | None = None) -> None:
+        """Close, after all that was sent before. `why` is for the log."""
+        if self.phase in {Phase.CLOSING, Phase.CLOSED}:
+            return
+        closed = Closed(code, reason, "us", why or "closed")
+        if self.app is not None and not self.app.is_answered:
+            self.app.turn_away(refusal_of_close(code, reason), closed)
+            return
+        self.begin_to_end(closed)
+        self.out.end(close_event(code, reason, self.scope))
+
+    def begin_to_end(self, closed: Closed) -> None:
+        """Say here that it ends; the peer is still to hear it."""
+        self.phase = Phase.CLOSING
+        self.deadlines.drop(self._expired)
+        self.deadlines.at(self.runtime.clock.now() + self._limits.close_timeout, self._not_closed)
+        self._tell(closed)
+        self._room.set()
+
+    def end(self, closed: Closed) -> None:
+        """Nothing more comes or goes."""
+        if self.phase is Phase.CLOSED:
+            return
+        if self.phase is not Phase.CLOSING:
+            self.phase = Phase.CLOSING
+            self._tell(closed)
+        self.finish()
+
+    def _tell(self, closed: Closed) -> None:
+        """Tell everybody here, once, that it has left OPEN, or will never come to it."""
+        websocket = self._websocket
+        if websocket is not None and not websocket.closed:
+            if self.app is None:
+                self._engine.closed(self, websocket, closed)
+            elif self.app.has_accepted:
+                self.tell_open()
+                self._engine.closed(self, websocket, closed)
+            else:
+                self._engine.turned_away(self, websocket, closed, self.app.refusal)
+        self.out.fail(ConnectionClosed(closed.code, closed.reason))
+        if self.app is not None:
+            said = {"code": closed.code, "reason": closed.reason}
+            self.app.deliver({"type": "websocket.disconnect", **said})
+
+    def finish(self) -> None:
+        """Let go of everything, and end whoever waits."""
+        if self.phase is Phase.CLOSED:
+            return
+        self.phase = Phase.CLOSED
+        self.deadlines.clear()
+        self.out.give_up()
+        self._stop_reading()
+        self.runtime.remove(self)
+        if self.on_lost is not None:
+            self.on_lost()
+        gone, self._gone = self._gone, []
+        for receipt in gone:
+            receipt.resolve(None)
+        if not self.finished.done():
+            self.finished.set_result(None)
+
+    def _stop_reading(self) -> None:
+        """Receive nothing more: granian sends no close frame under a receive that waits."""
+        if self._reader is not None and self._reader is not asyncio.current_task():
+            self._reader.cancel()
+
+    async def wait_finished(self, timeout: float | None = None) -> None:
+        """Wait until nothing more comes or goes."""
+        await asyncio.wait({self.finished}, timeout=timeout)
+
+    def let_go(self) -> None:
+        """The server's task ends: whatever state this is in, it holds nothing any more."""
+        if self.runtime.loop.is_closed():
+            self.forsake()
+        else:
+            self.end(Closed(1006, "", "us", "abandoned"))
+
+    def forsake(self) -> None:
+        """The loop was closed under it: give back what it holds elsewhere. From any thread."""
+        if self.phase is not Phase.CLOSED:
+            self.phase = Phase.CLOSED
+            if self.on_lost is not None:
+                self.on_lost()
+            if self._websocket is not None:
+                self._engine.forget(self._websocket)
+
+    # --- the clock ---------------------------------------------------------------------------
+
+    def _expired(self, now: float) -> None:  # noqa: ARG002 - see `Deadlines`
+        self.close(4401, "credential_expired", why="credential_expired")
+
+    def _not_closed(self, now: float) -> None:  # noqa: ARG002
+        self._drop("close_timeout")
+
+    def _watch_send(self, now: float) -> None:
+        """A send begins. One look for many of them: what is in time costs nothing."""
+        if self._look_at_send not in self.deadlines:
+            self.deadlines.at(now + self._stalled, self._look_at_send)
+
+    def _look_at_send(self, now: float) -> None:
+        since = self.out.since
+        if since is None:
+            return
+        if now < since + self._stalled:
+            self.deadlines.at(since + self._stalled, self._look_at_send)
+        else:
+            self._drop(f"write_timeout: a send has hung for {self._stalled:g} s")
+
+    def _unread(self, now: float) -> None:
+        if self.websocket.is_waited_for:
+            self.deadlines.at(now + _UNREAD, self._unread)
+            return
+        self._engine.warn_unread(self.websocket, _UNREAD)
+        self.close(1008, "messages_not_taken", why="messages_not_taken")
+
+    # --- what a websocket and the hub tell it (`types.Connection`) ---------------------------
+
+    @property
+    def messages(self) -> dict[str, int]:
+        """How many messages there have been, by direction. From any thread."""
+        return {"in": self.taken, "out": self.sent, "dropped": self.dropped}
+
+    @property
+    def dropped(self) -> int:
+        """Messages that a slow peer missed, by its route's policy."""
+        return self.out.dropped
+
+    def is_current(self) -> bool:
+        """Whether the calling thread is the loop's."""
+        return self.runtime.is_current()
+
+    def run(self, action: Callable[[], None]) -> bool:
+        """Run `action` on the loop; False if it has ended."""
+        return self.runtime.run(action)
+
+    def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
+        """Queue a message; a receipt if the peer has enough for now."""
+        if not self._take(message):
+            return Receipt.failed(self._ended())
+        return self.out.drained()
+
+    def deliver(self, message: EncodedMessage) -> None:
+        """Queue a message from the hub, where nobody waits."""
+        self._take(message)
+
+    def _take(self, message: str | bytes | EncodedMessage) -> bool:
+        if self.phase not in {Phase.WAITING, Phase.OPEN} or self._websocket is None:
+            return False
+        if not self.out.queue(message):
+            self.too_slow()
+            return False
+        self.sent += 1
+        return True
+
+    @property
+    def may_drop(self) -> bool:
+        """Whether a peer that does not keep up misses messages, and is not closed."""
+        return self.out.may_drop
+
+    def too_slow(self) -> None:
+        """The peer does not keep up: one message is dropped; or all that waits, and it is told."""
+        if self.out.may_drop:
+            self.out.drop_one()
+            return
+        size, count = self.out.waiting
+        self.out.drop()
+        why = f"slow_consumer: {size} bytes in {count} messages waiting"
+        self.close(1013, "slow_consumer", why=why)
+
+    def _ended(self) -> ConnectionClosed:
+        if self._websocket is not None and self._websocket.close_code is not None:
+            return ConnectionClosed(self._websocket.close_code, self._websocket.close_reason)
+        return ConnectionClosed(1006)
+
+    def ping(self, receipt: Receipt[float]) -> None:
+        """Send a ping whose pong resolves `receipt`, if the server lets us."""
+        if self.phase is not Phase.OPEN:
+            receipt.fail(self._ended())
+        else:
+            ping(self.scope, receipt, self._ended, self._note_latency)
+
+    def _note_latency(self, seconds: float) -> None:
+        self.websocket.latency = seconds
+
+    def resume(self) -> None:
+        """There is room again."""
+        self._room.set()
+
+    def join(self, room: str) -> None:
+        """Put the socket into a room."""
+        self.runtime.registry.join(self.websocket, room)
+
+    def leave(self, room: str) -> None:
+        """Take it out."""
+        self.runtime.registry.leave(self.websocket, room)
+
+    def when_gone(self, receipt: Receipt[None]) -> None:
+        """Resolve `receipt` when the connection is gone."""
+        if self.phase is Phase.CLOSED:
+            receipt.resolve(None)
+        else:
+            self._gone.append(receipt)
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._drop("terminated")
+
+    def _drop(self, why: str) -> None:
+        """Give the peer up: end it here, and the connection by whatever means there is."""
+        if self.phase is Phase.CLOSED:
+            return
+        hangs = self.out.since is not None
+        by: Literal["us", "peer"] = "us" if why == "terminated" else "peer"
+        self.end(Closed(1006, "", by, why))
+        if self.app is not None:
+            self.app.give_up()
+        abort_connection(self.scope, partial(self._told, hangs))
+
+    def _told(self, hangs: bool, is_cut: bool) -> None:  # noqa: FBT001 - see `abort`
+        """Hear whether it was cut; ask the server for what could not be. From any thread."""
+        if is_cut:
+            return
+        warn_uncut()
+        if not hangs:
+            self.run(self._try_soon)
+
+    def _try_soon(self) -> None:
+        self.runtime.spawn(self._try_to_close())
+
+    async def _try_to_close(self) -> None:
+        """Send a close, for a moment: daphne would keep the connection."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_LAST_TRY):
+                await self._send(close_event(1001, "going_away", self.scope))
+
+    # --- what a runtime does with it ---------------------------------------------------------
+
+    def flush(self) -> None:
+        """Nothing: the outbox has a task of its own."""
+
+    def shut(self, code: int, reason: str) -> None:
+        """Close at shutdown."""
+        self.close(code, reason, why="shutdown")
+
+
+def _size_of(text: str, most: int | None) -> int:
+    """Return the size in bytes, measured only where it matters."""
+    return len(text) if most is None or len(text) * 4 <= most else len(text.encode())
