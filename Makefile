@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEV := $(VENV)/.dev-installed
 DEMO := $(VENV)/.demo-installed
+STARLETTE := $(VENV)/.starlette-installed
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types conformance bench format clean
+.PHONY: help demo starlette test lint types conformance bench format clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +24,17 @@ $(DEMO): $(BIN)/python pyproject.toml
 
 $(DEV): $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@touch $@ $(DEMO)
+	@touch $@ $(DEMO) $(STARLETTE)
+
+$(STARLETTE): $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[starlette]'
+	@touch $@
 
 demo: $(DEMO) ## Serve the example Flask app and print its address
 	$(BIN)/python -m examples.flask_app --port $(PORT)
+
+starlette: $(STARLETTE) ## Serve the example Starlette app, likewise
+	$(BIN)/python -m examples.starlette_app --port $(PORT)
 
 test: $(DEV) ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)
