@@ -5,7 +5,15 @@ from __future__ import annotations
 import signal
 import sys
 
-from . import hub_send, wsgi_connect, wsgi_events, wsgi_idle, wsgi_passthrough, wsgi_workers
+from . import (
+    asgi_echo,
+    hub_send,
+    wsgi_connect,
+    wsgi_events,
+    wsgi_idle,
+    wsgi_passthrough,
+    wsgi_workers,
+)
 
 SCRIPTS = {
     "wsgi_passthrough": wsgi_passthrough.main,
@@ -14,6 +22,7 @@ SCRIPTS = {
     "wsgi_idle": wsgi_idle.main,
     "wsgi_events": wsgi_events.main,
     "hub_send": hub_send.main,
+    "asgi_echo": asgi_echo.main,
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -88,6 +90,26 @@ def test_opening_sockets_on_several_servers(tmp_path: Path) -> None:
     for name in names:
         (one,) = figures[name]
         assert (one["failed"], one["threads_added"]) == (0, 0)
+
+
+@pytest.mark.slow
+def test_sends_to_a_room_whatever_redis_does(tmp_path: Path) -> None:
+    out, figures = run(tmp_path, "hub_send", "--sockets", "12", "--sends", "3", "--attempts", "1")
+    found = {(each["system"], each["redis"]): each["rounds"][0] for each in figures["found"]}
+    for (system, state), sends in found.items():
+        # With Redis hanging a view of the others waits for it, for ever; ours never does.
+        ends = (system, state) != ("Flask-SocketIO", "stopped")
+        assert len(sends["view_us"]) == (3 if ends else 2)
+        assert all((each is not None) is ends for each in sends["view_us"])
+        assert None not in sends["all_ms"]
+        assert (sends["rate"] is not None) is ends
+    states = ["up", "stopped", "refusing"]
+    wanted = {("ours", "none"), *itertools.product(["ours", "Flask-SocketIO"], states)}
+    if figures["missing"]:
+        assert "CI" not in os.environ, figures["missing"]
+        assert all(f"Not measured: {what}" in out for what in figures["missing"])
+        pytest.skip(f"missing: {figures['missing']}")
+    assert set(found) == wanted
 
 
 def test_exactly_the_scripts_there_are_can_be_run_and_are_explained() -> None:

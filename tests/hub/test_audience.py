@@ -48,6 +48,9 @@ class Hub:
     def count(self, address: Address) -> int:
         return len(self.members)
 
+    def count_everywhere(self, address: Address) -> Receipt[int]:
+        return Receipt.ready(7 if address == ROOM else 0)
+
     def local(self, address: Address) -> Iterator[Member]:
         yield from self.members
 
@@ -55,6 +58,10 @@ class Hub:
 def made() -> tuple[Audience[Any], Hub]:
     hub = Hub()
     return Audience(hub, ROOM), hub
+
+
+def test_a_count_of_all_processes_is_the_hubs() -> None:
+    assert made()[0].count_everywhere().result(0) == 7
 
 
 def test_text_and_bytes_are_encoded_and_sent_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -455,7 +456,7 @@ class Loops:
         self.wire = wire
         for branch in self.branches:
             self.hub.attach(branch)
-            self.hub.uplink.offer(branch, lambda branch=branch: self.make(branch))
+            self.hub.uplink.offer(branch, partial(self.make, branch))
             branch.clock.turn()
 
     def make(self, branch: Branch) -> Bus:
