@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from .asgi import WebSocketMiddleware, socket_of
 from .asgi_hosts import as_called, is_channels, is_django, is_flask
 from .codes import check_close
-from .errors import BrokerUnavailable, ConfigError
+from .errors import ConfigError
 from .flask import FlaskAuth, FlaskHost
-from .front import PAUSED, check_broker, check_origins
+from .front import check_broker, check_origins
 from .fronts import Fronts
-from .health import Health, HealthASGI, HealthWSGI
 from .hub.audience import Audiences
-from .hub.envelope import Close, Envelope
 from .hub.hub import Hub
-from .hub.registry import Address
 from .logout import Logout
-from .metrics import render
-from .reach import Reach
-from .receipt import Receipt
+from .operations import Operations
 from .route import Guard, Route
 from .settings import check_keywords
-from .stats import Everywhere, Readiness, Report
 from .views import make_upgrade
 from .wsgi import WSGIMiddleware
 
@@ -38,11 +32,10 @@ if TYPE_CHECKING:
     from .config import Policy, ServerLimits
     from .django import DjangoHost
     from .front import Front
-    from .health import HealthAnswer
     from .net.engine import Engine
     from .net.sidecar import Sidecar
+    from .receipt import Receipt
     from .route import Handler
-    from .stats import Stats
     from .types import Principal
     from .websocket import WebSocket
 
@@ -51,7 +44,7 @@ __all__ = ["WebSockets"]
 GapHandler = TypeVar("GapHandler", bound="Callable[[datetime, datetime], object]")
 
 
-class WebSockets(Audiences["WebSocket"]):
+class WebSockets(Operations, Audiences["WebSocket"]):  # type: ignore[misc]  # a Hub is a Sender
     """WebSockets for an app: make one, give it routes, open a door.
 
     Args:
@@ -81,8 +74,6 @@ class WebSockets(Audiences["WebSocket"]):
         ConfigError: a value is wrong. What is wrong only as a whole is raised when a door opens.
         TypeError: there is no such setting.
     """
-
-    _hub: Hub
 
     def __init__(
         self,
@@ -121,14 +112,7 @@ class WebSockets(Audiences["WebSocket"]):
         self._code = given
         self._hub = Hub()
         self._fronts = Fronts(given, self._hub)
-        self._hub.outside = self._reach = Reach(self._hub, self._fronts)
-        self._report = Report(self._hub, self._fronts, self._reach)
-        self._hub.respond = self._report.respond
-        self._health = Health(self._report)
-        #: `livez`, `readyz` and `metrics` as a WSGI app, to be mounted or returned by a view.
-        self.health_wsgi = HealthWSGI(self._health)
-        #: The same as an ASGI app.
-        self.health_asgi = HealthASGI(self._health)
+        self._observe()
 
     def __repr__(self) -> str:
         return f"<WebSockets {len(self._fronts.routes)} routes>"
@@ -347,93 +331,6 @@ class WebSockets(Audiences["WebSocket"]):
             policy=policy,
             needs_origin=True,
         )
-
-    # --- how it is ---------------------------------------------------------------------------
-
-    @overload
-    def stats(self) -> Stats: ...
-    @overload
-    def stats(self, *, everywhere: Literal[True]) -> Receipt[Everywhere]: ...
-
-    def stats(self, *, everywhere: bool = False) -> Stats | Receipt[Everywhere]:
-        """Return the statistics of this process; or, as a receipt, those of all processes.
-
-        docs/runbook.md lists what is in them. Those of the others come within 2 seconds; the
-        receipt fails with `BrokerUnavailable` where nobody could be asked.
-
-        Raises:
-            BrokerRequired: there are other processes, and no broker between them.
-        """
-        own = self._report.stats()
-        if not everywhere:
-            return own
-        all_of_them: Receipt[Everywhere] = Receipt()
-        answers = self._hub.ask("stats")
-
-        def finish() -> None:
-            try:
-                others, missing = answers.result(0).values, answers.result(0).missing
-            except BrokerUnavailable as error:
-                all_of_them.fail(error)
-            else:
-                found = tuple(each for each in others if isinstance(each, dict))
-                all_of_them.resolve(Everywhere((own, *found), missing))
-
-        answers.add_done_callback(finish)
-        return all_of_them
-
-    @overload
-    def metrics(self) -> str: ...
-    @overload
-    def metrics(self, *, everywhere: Literal[True]) -> Receipt[str]: ...
-
-    def metrics(self, *, everywhere: bool = False) -> str | Receipt[str]:
-        """Return the statistics as Prometheus reads them: of this process, or of all as a receipt.
-
-        Raises:
-            BrokerRequired: there are other processes, and no broker between them.
-        """
-        if not everywhere:
-            return render([self._report.stats()])
-        text: Receipt[str] = Receipt()
-        found = self.stats(everywhere=True)
-
-        def finish() -> None:
-            try:
-                text.resolve(render(found.result(0).processes))
-            except BrokerUnavailable as error:
-                text.fail(error)
-
-        found.add_done_callback(finish)
-        return text
-
-    def ready(self) -> Readiness:
-        """Return whether new traffic should come to this process, and if not, why.
-
-        It should not while the broker is not heard, while the process ends or is paused, and while
-        a handler stops the event loop.
-        """
-        return Readiness(tuple(self._report.reasons()))
-
-    def health(self, path: str) -> HealthAnswer:
-        """Return the answer to a GET of `/livez`, `/readyz` or `/metrics`, for any framework."""
-        return self._health.answer(path)
-
-    def pause(self, *, code: int = 1013, reason: str = "paused", over: float = 0.0) -> Receipt[int]:
-        """Refuse every upgrade in this process with 503, and close its sockets; HTTP goes on.
-
-        The receipt has the number of sockets. `WSM_DISABLED=1` does the same from the start.
-
-        Raises:
-            ValueError: the code or the reason may not be sent (RFC 6455 section 7.4).
-        """
-        check_close(code, reason)
-        self._fronts.pause(PAUSED)
-        return self._hub.deliver(Address("everyone"), Envelope(Close(code, reason, over)))
-
-    def resume(self) -> None:
-        """Let in again after `pause`."""
-        self._fronts.pause(None)
 
     # --- open and closed ---------------------------------------------------------------------
 
