@@ -338,3 +338,17 @@ def test_an_error_nobody_waits_for_says_nothing(capfd: pytest.CaptureFixture[str
 
     asyncio.run(main())
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_callback_that_raises_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    receipt: Receipt[int] = Receipt()
+    heard: list[int] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    receipt.add_done_callback(fail)
+    receipt.add_done_callback(lambda: heard.append(receipt.result(0)))
+    receipt.resolve(7)
+    assert heard == [7]
+    assert "a callback of a receipt failed" in caplog.text

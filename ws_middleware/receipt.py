@@ -7,6 +7,7 @@ exception in it is never reported: "not waited for" means "don't tell me".
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from functools import partial
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Receipt"]
 
 T = TypeVar("T")
+
+_log: Final = logging.getLogger("ws_middleware.receipt")
 
 
 class _Waiting(threading.local):
@@ -88,7 +91,10 @@ class Receipt(Generic[T]):
             self._value, self._error, self._done = value, error, True
             callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
-            callback()
+            try:
+                callback()
+            except Exception:  # somebody else waits behind it
+                _log.exception("a callback of a receipt failed")
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
         """Call `callback()` once it is done, in the thread that settles it; at once if it is."""

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FanOut", "Job", "Tally"]
 
-#: Links that one turn of a loop serves; then the others on that loop have theirs.
+#: Links that one turn of a loop serves; then the others on that loop have theirs. Not fewer: what
+#: a turn gives a link is written in one piece. With 100, a burst to a room of 100 takes three times
+#: as long, for a fifth less of the 99th percentile of HTTP beside a broadcast to 1,000.
 TURN: Final = 1000
 
 _log: Final = logging.getLogger("ws_middleware.hub")
