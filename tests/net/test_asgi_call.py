@@ -166,6 +166,24 @@ def test_a_yes_that_comes_together_with_the_end_of_the_door_is_a_no(open_door: O
     door.check_nothing_left()
 
 
+@pytest.mark.parametrize("where", ["judge_here", "open"])
+def test_a_fault_of_ours_holds_nothing_either(
+    open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*given: object) -> Any:
+        raise ZeroDivisionError
+
+    async def fail_later(*given: object) -> Any:
+        raise ZeroDivisionError
+
+    door = open_door(guarded_by(Anonymous()))
+    monkeypatch.setattr(door.engine, where, fail if where == "open" else fail_later)
+    connection = door.connect()
+    assert isinstance(connection.outcome, ZeroDivisionError)
+    assert connection.receiving == 0
+    door.check_nothing_left()
+
+
 # --- a no ----------------------------------------------------------------------------------------
 
 

@@ -601,6 +601,22 @@ def test_a_close_that_meets_the_accept_comes_behind_it(open_door: OpenDoor) -> N
     assert disconnects(app) == (4409, "elsewhere")
 
 
+def test_a_refusal_that_is_begun_is_said_to_its_end(
+    open_door: OpenDoor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    door, app, connection = begin(open_door, accepts=False)
+    connection.hold()
+    app.do(start(402), body(b"pay"))
+    door.sockets.user("ann").close(4409, "elsewhere")
+    door.settle()
+    connection.go_on()
+    assert connection.denial[::2] == (402, b"pay")
+    app.do(None)
+    assert connection.outcome is None
+    assert lines(caplog) == ["refused /: app_refused. the app answered 402"]
+
+
 def test_a_credential_that_expires_before_the_app_answers_is_a_401(open_door: OpenDoor) -> None:
     door, _, connection = begin(open_door, accepts=False, server_limits=SLOW)
     door.sleep(3600.25)

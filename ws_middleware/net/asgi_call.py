@@ -74,10 +74,10 @@ class Call:
                 self._abandon(verdict)
                 return None
             await asyncio.wait({verdict})
-        except asyncio.CancelledError:
+            return verdict.result()
+        except BaseException:
             self._abandon(verdict)
             raise
-        return verdict.result()
 
     async def _receive_one(self) -> Event:
         return await self._receive()  # of granian's it is no coroutine, which a task would need

@@ -67,7 +67,8 @@ class GuardedApp:
         self.refusal: Refusal | None = None
         self._link = link
         self._app = app
-        self._policy = policy
+        self._limits = policy.limits
+        self._refuses_with = policy.refuse_with
         self._task: asyncio.Task[None] | None = None
         self._is_connected = False
         self._events: deque[Event] = deque()
@@ -146,7 +147,7 @@ class GuardedApp:
 
     async def _say(self, refusal: Refusal, closed: Closed) -> None:
         link = self._link
-        if self._policy.refuse_with == "close":
+        if self._refuses_with == "close":
             offered = link.websocket.request.subprotocols
             events = close_refusal_events(offered, closed.code, closed.reason, link.scope)
         else:
@@ -182,9 +183,16 @@ class GuardedApp:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more is read until it has taken something."""
-        limits = self._policy.limits
+        """Whether nothing more is read for now."""
+        limits = self._limits
         return len(self._events) >= limits.inbound_messages or self._bytes >= limits.inbound_bytes
+
+    @property
+    def has_room(self) -> bool:
+        """Whether enough has been taken since for reading to go on."""
+        limits = self._limits
+        few = len(self._events) * 2 <= limits.inbound_messages
+        return few and self._bytes < limits.inbound_bytes
 
     async def _receive(self) -> Event:
         """Return the next event; once it is a disconnect, that again."""
@@ -226,7 +234,7 @@ class GuardedApp:
             await self._put(event)
 
     async def _put(self, event: Event) -> None:
-        if self._link.phase in {Phase.CLOSING, Phase.CLOSED}:
+        if self._link.phase >= Phase.CLOSING:
             raise PeerGone
         await self._link.out.put(event)
 
@@ -277,16 +285,18 @@ class GuardedApp:
         await self._refuse(events, replace(_REFUSED, status=status, why=why))
 
     async def _refuse(self, events: list[dict[str, Any]], refusal: Refusal) -> None:
-        self.is_answered = True
+        """Tell the peer; what is begun is said to its end, whoever else closes it meanwhile."""
+        if self._link.phase >= Phase.CLOSING:
+            raise PeerGone
+        self.is_answered, self.refusal = True, refusal
         try:
             for event in events:
-                await self._put(event)
+                await self._link.out.put(event)
         except PeerGone:
             raise
         except Exception:  # as above
-            self.is_answered = False
+            self.is_answered, self.refusal = False, None
             raise
-        self.refusal = refusal
         self._link.end(Closed(1006, "", "us", refusal.code))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from enum import Enum, auto
+from enum import IntEnum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -47,7 +47,7 @@ _UNREAD: Final = 120.0
 _LAST_TRY: Final = 1.0
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """How far a connection is; it only goes forward."""
 
     #: Nobody has accepted it: what is sent waits.
@@ -70,7 +70,11 @@ class Wrapped(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more is read until it has taken something."""
+        """Whether nothing more is read for now."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether enough has been taken since for reading to go on."""
 
     def deliver(self, event: Event) -> None:
         """Take what the server says, or a disconnect of ours."""
@@ -117,6 +121,10 @@ class ASGILink:
         self._receive = receive
         self._send = send
         self._room = asyncio.Event()
+        #: Whether the reader waits for room.
+        self._waits = False
+        #: Whether a look at the sends is to come.
+        self._watches = False
         self._websocket: WebSocket | None = None
         self._is_told = False
         self._gone: list[Receipt[None]] = []
@@ -213,21 +221,34 @@ class ASGILink:
             self.begin()
 
     def _is_full(self) -> bool:
-        if self.phase in {Phase.CLOSING, Phase.CLOSED}:  # the end is behind what still comes
+        if self.phase >= Phase.CLOSING:  # the end is behind what still comes
             return False
         return self.websocket.inbox.is_full if self.app is None else self.app.is_full
 
     async def _wait_for_room(self) -> None:
         """Read nothing while what has come is not taken, and note since when."""
+        self._waits = True
+        self._room.clear()
+        self._note_unread()
+        await self._room.wait()
+        self._waits = False
+        self.deadlines.drop(self._unread)
+
+    def _note_unread(self) -> None:
         if self.app is None:
             self.deadlines.at(self.runtime.clock.now() + _UNREAD, self._unread)
-        self._room.clear()
-        await self._room.wait()
-        self.deadlines.drop(self._unread)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the reader is worth waking: not for each message by itself."""
+        if self.app is not None:
+            return self.app.has_room
+        inbox = self.websocket.inbox
+        return len(inbox) * 2 <= self._limits.inbound_messages and not inbox.is_full
 
     def _received(self, event: Event) -> None:
         message = message_of(event)
-        if message is None or self.phase in {Phase.CLOSING, Phase.CLOSED}:
+        if message is None or self.phase >= Phase.CLOSING:
             return
         most = self._limits.message_size
         size = len(message) if isinstance(message, bytes) else _size_of(message, most)
@@ -262,7 +283,7 @@ class ASGILink:
 
     def close(self, code: int, reason: str, why: str | None = None) -> None:
         """Close, after all that was sent before. `why` is for the log."""
-        if self.phase in {Phase.CLOSING, Phase.CLOSED}:
+        if self.phase >= Phase.CLOSING:
             return
         closed = Closed(code, reason, "us", why or "closed")
         if self.app is not None and not self.app.is_answered:
@@ -323,8 +344,9 @@ class ASGILink:
 
     def _stop_reading(self) -> None:
         """Receive nothing more: granian sends no close frame under a receive that waits."""
-        if self._reader is not None and self._reader is not asyncio.current_task():
-            self._reader.cancel()
+        for task in (self._reader, self._look):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
 
     async def wait_finished(self, timeout: float | None = None) -> None:
         """Wait until nothing more comes or goes."""
@@ -356,14 +378,15 @@ class ASGILink:
 
     def _watch_send(self, now: float) -> None:
         """A send begins. One look for many of them: what is in time costs nothing."""
-        if self._look_at_send not in self.deadlines:
+        if not self._watches:
+            self._watches = True
             self.deadlines.at(now + self._stalled, self._look_at_send)
 
     def _look_at_send(self, now: float) -> None:
         since = self.out.since
         if since is None:
-            return
-        if now < since + self._stalled:
+            self._watches = False
+        elif now < since + self._stalled:
             self.deadlines.at(since + self._stalled, self._look_at_send)
         else:
             self._drop(f"write_timeout: a send has hung for {self._stalled:g} s")
@@ -406,7 +429,7 @@ class ASGILink:
         self._take(message)
 
     def _take(self, message: str | bytes | EncodedMessage) -> bool:
-        if self.phase not in {Phase.WAITING, Phase.OPEN} or self._websocket is None:
+        if self.phase >= Phase.CLOSING or self._websocket is None:
             return False
         if not self.out.queue(message):
             self.too_slow()
@@ -445,8 +468,13 @@ class ASGILink:
         self.websocket.latency = seconds
 
     def resume(self) -> None:
-        """There is room again."""
-        self._room.set()
+        """Something has been taken."""
+        if not self._waits:
+            return
+        if self._has_room:
+            self._room.set()
+        else:
+            self._note_unread()
 
     def join(self, room: str) -> None:
         """Put the socket into a room."""

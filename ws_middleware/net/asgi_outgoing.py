@@ -61,6 +61,8 @@ class Outgoing:
         self._turns: deque[int] = deque()
         self._is_released = False
         self._is_draining = False
+        #: The task that empties the outbox: asyncio itself holds on to none.
+        self._drainer: asyncio.Task[None] | None = None
         self._is_over = False
         #: The close, behind all that waits.
         self._last: Event | None = None
@@ -150,7 +152,7 @@ class Outgoing:
     def _drain_soon(self) -> None:
         if self._is_released and not self._is_draining and (self._outbox or self._last):
             self._is_draining = True
-            self._runtime.spawn(self._drain())
+            self._drainer = self._runtime.loop.create_task(self._drain())
 
     async def _drain(self) -> None:
         try:

@@ -1,0 +1,164 @@
+"""What every door and server is asked about: routes of ours, and a port to see and to act by."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from ws_middleware import Granted, JWTAuth, Limits, Principal, WebSockets
+from ws_middleware.errors import Refused
+
+if TYPE_CHECKING:
+    from ws_middleware import BlockingWebSocket, UpgradeRequest, WebSocket
+
+__all__ = ["FLOOD", "KEY", "control", "seen", "sockets"]
+
+KEY = "k" * 32
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+
+tokens = JWTAuth(KEY, algorithms=["HS256"])
+sockets = WebSockets(auth=tokens, limits=Limits(connections_per_user=None))
+
+#: What handlers and apps have seen of the end of their sockets, newest last.
+seen: list[list[Any]] = []
+
+
+@sockets.route("/ws/echo")
+async def echo(ws: WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+@sockets.route("/ws/blocking")
+def blocking(ws: BlockingWebSocket) -> None:
+    for message in ws:
+        ws.send(message)
+
+
+@sockets.route("/ws/return")
+async def give_up(ws: WebSocket) -> None:
+    await ws.send("last")
+
+
+@sockets.route("/ws/raise")
+async def fail(ws: WebSocket) -> None:
+    await ws.receive()
+    msg = "on purpose"
+    raise RuntimeError(msg)
+
+
+@sockets.route("/ws/close/<int:code>")
+async def close(ws: WebSocket, code: int) -> None:
+    await ws.close(code, "since it was asked for")
+
+
+ends = sockets.route("/ws/ends")
+
+
+@ends.on_close
+async def note_end(ws: WebSocket) -> None:
+    seen.append(["ends", ws.close_code, ws.close_reason])
+
+
+room = sockets.route("/ws/room/<room>")
+
+
+@room.on_message
+def said(ws: WebSocket, message: str, room: str) -> None:
+    """In a thread."""
+    sockets.room(room).send(f"{threading.current_thread().name.split('_')[0]} {message}")
+
+
+@sockets.route("/ws/member/<room>")
+async def member(ws: WebSocket, room: str) -> None:
+    """Say which process it is, and pass on what comes."""
+    await ws.send(str(os.getpid()))
+    async for message in ws:
+        sockets.room(room).send(message)
+
+
+#: What is sent to a peer that takes nothing: more than any kernel takes, and less than it costs to
+#: find out that a server has no bound of its own.
+FLOOD = 64 * [b"x" * 1024**2]
+
+
+@sockets.route("/ws/flood", limits=Limits(write_timeout=0.5, outbound_bytes=2 * 1024**2))
+async def flood(ws: WebSocket) -> None:
+    """Send to a peer that takes nothing, until that is noticed."""
+    try:
+        for piece in FLOOD:
+            await ws.send(piece)
+        seen.append(["/ws/flood", "all sent"])
+        await ws.wait_closed()
+    except BaseException as error:
+        seen.append(["/ws/flood", type(error).__name__])
+        raise
+
+
+def may_not(user: Principal, request: UpgradeRequest) -> bool:
+    return False
+
+
+sockets.route("/ws/forbidden", authorize=may_not)
+sockets.route("/ws/once", limits=Limits(connections_per_user=1))
+sockets.route("/ws/told", refuse_with="close")
+
+
+def cookie(request: UpgradeRequest) -> Granted:
+    if "teapot" in request.query:
+        headers = [("X-Tea", "green"), ("Set-Cookie", "a=b")]
+        raise Refused(418, "teapot", headers=headers, body=b"short and stout")
+    return Granted(Principal("ann"), headers=(("Set-Cookie", "seen=yes"), ("X-One", "1")))
+
+
+cookie.ambient = False  # type: ignore[attr-defined]
+sockets.route("/ws/cookie", auth=cookie)
+
+
+# --- from outside --------------------------------------------------------------------------------
+
+
+def act(command: str, *arguments: str) -> Any:
+    if command == "pause":
+        return sockets.pause().result(5)
+    if command == "resume":
+        return sockets.resume()
+    if command == "send":
+        kind, name, text = arguments
+        return getattr(sockets, kind)(name).send(text).result(5).local
+    if command == "count":
+        return sockets.everyone.count()
+    if command == "close":
+        return sockets.close(code=int(arguments[0]), timeout=5).result(10)
+    assert command == "seen"
+    return seen
+
+
+class _Control(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        try:
+            answer, status = act(*self.path.strip("/").split("/")), 200
+        except Exception as error:
+            answer, status = repr(error), 500
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing: the log is the server's."""
+
+
+def control() -> None:
+    """Open the port to see and to act by, in the process that serves, where there is one."""
+    port = int(os.environ.get("CONTROL_PORT") or 0)
+    if not port:
+        return
+    server = ThreadingHTTPServer(("127.0.0.1", port), _Control)
+    threading.Thread(target=server.serve_forever, daemon=True).start()

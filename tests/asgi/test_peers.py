@@ -1,0 +1,231 @@
+"""Peers that take nothing, apps that are slow, and servers that end, on every door and server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.asgi.questions import question
+from tests.asgi.servers import ASGI, NAMES, run, token
+from tests.support import RawPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from websockets.sync.client import ClientConnection
+
+    from tests.asgi.servers import Running
+
+PEERS = "Peers and processes"
+
+#: Seconds after which a peer that takes nothing must have been given up. `write_timeout` is 0.5 on
+#: these paths, which on an ASGI server is 1.5 for one send; 2 are for the rest, and the last ones
+#: for a busy machine. The servers themselves would wait for good.
+RELEASED = 1.5 + 2 + 5
+
+#: Seconds in which a server must end.
+ENDED = 10
+
+
+@contextlib.contextmanager
+def deaf(server: Running, path: str) -> Iterator[RawPeer]:
+    """Connect, and read nothing but the answer."""
+    host = f"127.0.0.1:{server.port}"
+    with RawPeer(("127.0.0.1", server.port)) as peer:
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        answer = peer.upgrade(path, host=host, Authorization=f"Bearer {token()}")
+        assert answer.split()[1] == b"101"
+        yield peer
+
+
+STOPPED = """
+import sys, time
+from websockets.sync.client import connect
+url, bearer = sys.argv[1:]
+options = {"max_size": None, "max_queue": 1, "compression": None}
+with connect(url, additional_headers={"Authorization": bearer}, **options) as client:
+    print(len(client.recv()), flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def stopped(server: Running, path: str) -> Iterator[None]:
+    """Connect from another process, which is stopped when it has its first message."""
+    url = f"ws://127.0.0.1:{server.port}{path}"
+    command = [sys.executable, "-c", STOPPED, url, f"Bearer {token()}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        client.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            client.kill()
+
+
+#: What became of floods, by server: a minute is saved by asking all at once.
+_floods: dict[str, dict[str, Any]] = {}
+
+
+def flood(server: Running, name: str) -> Any:
+    """Return what a flood to a peer that takes nothing ended with; `None` if it did not in time."""
+    if server.name not in _floods:
+        paths = ["/ws/flood", *(["/native/flood", "/native/stopped"] if server.is_asgi else [])]
+        with contextlib.ExitStack() as stack:
+            for path in paths:
+                connect = stopped if path.endswith("stopped") else deaf
+                stack.enter_context(connect(server, path))
+            with contextlib.suppress(AssertionError):
+                server.until(lambda: all(server.seen(path) for path in paths), RELEASED)
+            with contextlib.suppress(AssertionError):
+                server.until(lambda: server.act("count") == 0, 2)
+            _floods[server.name] = {path: (server.seen(path) or [[None]])[-1][0] for path in paths}
+            _floods[server.name]["count"] = server.act("count")
+    return _floods[server.name][name]
+
+
+@question(PEERS, "a handler whose client reads nothing is freed in time")
+def test_a_handler_is_freed(server: Running) -> None:
+    assert flood(server, "/ws/flood") in {"ConnectionClosed", "CancelledError"}
+    assert flood(server, "count") == 0
+
+
+@question(PEERS, "an app whose client reads nothing is freed of its `send()` in time", on=ASGI)
+def test_an_app_is_freed(server: Running) -> None:
+    assert flood(server, "/native/flood") == "WebSocketDisconnect"
+
+
+@question(PEERS, "so it is when the client's process is stopped", on=ASGI)
+def test_an_app_is_freed_of_a_client_that_is_stopped(server: Running) -> None:
+    assert flood(server, "/native/stopped") == "WebSocketDisconnect"
+
+
+UVICORN = tuple(name for name in ASGI if name.startswith("uvicorn"))
+
+
+@question(PEERS, "a slow app with a live peer is not killed by the server's pings", on=UVICORN)
+def test_a_slow_app_is_not_killed(server: Running, tmp_path: Path) -> None:
+    pings = ("--ws-ping-interval", "0.5", "--ws-ping-timeout", "0.5")
+    with (
+        run(server.name, tmp_path, *pings) as pinged,
+        pinged.connect("/native/slow?seconds=3", ping_interval=None) as client,
+    ):
+        for number in range(5):
+            client.send(str(number))
+        assert [client.recv(10) for _ in range(5)] == [str(number) for number in range(5)]
+
+
+WITH_A_HOST = tuple(name for name in NAMES if name != "own port")
+
+
+@question(PEERS, "`sockets.close(code=1012)`: all are told, and later ones let in", on=WITH_A_HOST)
+def test_close(server: Running) -> None:
+    with contextlib.ExitStack() as stack:
+        paths = ["/ws/ends", "/ws/room/close", *(["/native/echo"] if server.is_asgi else [])]
+        clients = [stack.enter_context(server.connect(path)) for path in paths]
+        server.act("close", 1012)
+        assert [_code(client) for client in clients] == [1012] * len(clients)
+    with server.connect("/ws/echo") as client:
+        client.send("as new")
+        assert client.recv(10) == "as new"
+
+
+# --- the end of a server -------------------------------------------------------------------------
+
+
+class Ended(NamedTuple):
+    """How a server has ended."""
+
+    #: Seconds; `None` if it had to be killed.
+    took: float | None
+    #: What idle clients of a route of ours, and of the app's own, were told.
+    codes: list[int | None]
+    complaints: list[str]
+
+
+#: With idle clients, and with some that read nothing beside them; by server, as above.
+_ended: dict[str, tuple[Ended, Ended]] = {}
+
+
+def end(server: Running, folder: Path) -> tuple[Ended, Ended]:
+    """End two servers of this kind, which have clients, at once."""
+    if server.name not in _ended:
+        for name in ("idle", "stuck"):
+            (folder / name).mkdir()
+        with (
+            run(server.name, folder / "idle") as idle,
+            run(server.name, folder / "stuck") as stuck,
+            ThreadPoolExecutor(2) as pool,
+        ):
+            ends = pool.map(_end, (idle, stuck), (False, True))
+            _ended[server.name] = next(ends), next(ends)
+    return _ended[server.name]
+
+
+def _end(server: Running, is_stuck: bool) -> Ended:  # noqa: FBT001
+    floods = ["/ws/flood", *(["/native/flood"] if server.is_asgi else [])] if is_stuck else []
+    with contextlib.ExitStack() as stack:
+        paths = ["/ws/ends", *(["/native/echo"] if server.is_asgi else [])]
+        clients = [stack.enter_context(server.connect(path)) for path in paths]
+        for path in floods:
+            stack.enter_context(deaf(server, path))
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        codes = [_code(client) for client in clients]
+        took = time.monotonic() - began if server.ends_within(2 * ENDED) else None
+        return Ended(took, codes, server.complaints())
+
+
+def _code(client: ClientConnection) -> int | None:
+    try:
+        client.recv(2 * ENDED)
+    except ConnectionClosed as gone:
+        return 1006 if gone.rcvd is None else gone.rcvd.code
+    except TimeoutError:
+        return None
+    pytest.fail("nothing was sent")
+
+
+@question(PEERS, "SIGTERM: it ends within 10 s", slow=True)
+def test_sigterm(server: Running, tmp_path: Path) -> None:
+    took = end(server, tmp_path)[0].took
+    assert took is not None
+    assert took < ENDED
+
+
+@question(PEERS, "SIGTERM: clients are told 1012; on a port of our own 1001", slow=True)
+def test_sigterm_code(server: Running, tmp_path: Path) -> None:
+    promised = 1001 if server.name == "own port" else 1012
+    assert set(end(server, tmp_path)[0].codes) == {promised}
+
+
+@question(PEERS, "SIGTERM: no complaint in the log", slow=True)
+def test_sigterm_log(server: Running, tmp_path: Path) -> None:
+    assert end(server, tmp_path)[0].complaints == []
+
+
+@question(PEERS, "SIGTERM with clients that read nothing: it ends within 10 s", slow=True)
+def test_sigterm_stuck(server: Running, tmp_path: Path) -> None:
+    took = end(server, tmp_path)[1].took
+    assert took is not None
+    assert took < ENDED
+
+
+def test_the_machine_can_stop_processes() -> None:
+    """What the questions above lean on."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        child.send_signal(signal.SIGSTOP)
+        assert os.waitid(os.P_PID, child.pid, os.WSTOPPED) is not None
+        child.kill()
