@@ -40,8 +40,9 @@ __all__ = ["Session", "SessionStateError", "State", "Wants"]
 
 #: Bytes after the head that are read before the verdict; then reading waits.
 _EARLY: Final = 16 * 1024
-#: Bytes that are read and thrown away at the end.
-_DISCARD: Final = 1024**2
+#: Bytes that are read and thrown away at the end: as many as a client may have under way when it is
+#: told that its message is too big. A reset before it has read that would take the reason away.
+_DISCARD: Final = 16 * 1024**2
 #: How long a refused peer may take to hang up, where no route's policy says it.
 _LINGER: Final = 5.0
 
