@@ -60,6 +60,8 @@ class Connection:
         #: Whether the server does as if nothing were, when its `send` is cancelled.
         self.swallows = False
         self.receiving = 0
+        #: Whether somebody was still to be given an event when a close was sent.
+        self.received_at_close = False
         self._door = door
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self._gate = asyncio.Event()
@@ -87,6 +89,9 @@ class Connection:
             return
         if self.error is not None:
             raise self.error
+        if event["type"] == "websocket.close":
+            waiting: Any = self._events._getters  # type: ignore[attr-defined]
+            self.received_at_close = any(not each.cancelled() for each in waiting)
         self.sent.append(event)
 
     # --- what a test does --------------------------------------------------------------------

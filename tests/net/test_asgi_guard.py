@@ -517,6 +517,17 @@ def test_what_the_server_says_of_an_accept_is_the_apps_to_hear(open_door: OpenDo
     assert isinstance(connection.outcome, ValueError)
 
 
+def test_what_the_server_says_of_a_refusal_is_the_apps_to_hear(open_door: OpenDoor) -> None:
+    _, app, connection = begin(open_door, accepts=False)
+    connection.error = ValueError("no such status")
+    app.do(start(99), body(b""))
+    assert app.raised == [connection.error]
+    connection.error = None
+    app.do(ZeroDivisionError())
+    assert connection.denial[0] == 500
+    assert isinstance(connection.outcome, ZeroDivisionError)
+
+
 def test_what_the_server_says_of_a_strange_event_is_the_apps_to_hear(open_door: OpenDoor) -> None:
     _, app, connection = begin(open_door)
     app.do({"type": "websocket.send"})
@@ -671,6 +682,24 @@ def test_the_apps_and_the_hubs_messages_go_out_in_the_order_of_their_sends(
     app.do(send_both)
     wanted = [(f"hub {i}", f"hub {i} again", f"app {i}") for i in range(5)]
     assert connection.messages == [each for three in wanted for each in three]
+
+
+@pytest.mark.parametrize("before", [1, 3])
+def test_what_the_hub_sends_later_does_not_overtake_the_app(
+    open_door: OpenDoor, before: int
+) -> None:
+    door, app, connection = begin(open_door)
+    connection.hold()
+    for number in range(before):
+        door.sockets.user("ann").send(f"before {number}")
+    door.settle()
+    app.do(text("the app's"))
+    for number in range(3):
+        door.sockets.user("ann").send(f"after {number}")
+    door.settle()
+    connection.go_on()
+    first = [f"before {number}" for number in range(before)]
+    assert connection.messages == [*first, "the app's", "after 0", "after 1", "after 2"]
 
 
 def test_tasks_of_one_app_that_send_at_once_and_the_hub_keep_their_orders(

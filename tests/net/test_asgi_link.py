@@ -167,6 +167,16 @@ def test_a_close_comes_after_all_that_was_sent(open_door: OpenDoor) -> None:
     assert connection.closed == (4000, "enough")
 
 
+def test_nothing_is_received_any_more_when_a_close_is_sent(open_door: OpenDoor) -> None:
+    sockets, came = waiting()
+    door = open_door(sockets)
+    connection = door.connect("/a").text("x")
+    came[0].close(4000)
+    door.settle()
+    assert connection.closed == (4000, "")
+    assert not connection.received_at_close, "granian sends no close then"
+
+
 @pytest.mark.parametrize(("code", "sent"), [(1012, 4012), (1000, 1000), (3001, 3001), (4001, 4001)])
 def test_daphne_is_given_codes_that_it_takes(open_door: OpenDoor, code: int, sent: int) -> None:
     sockets, came = waiting()
@@ -299,6 +309,25 @@ def test_messages_that_nobody_takes_for_two_minutes_are_1008(
     door.sleep(1.25)
     assert connection.closed == (1008, "messages_not_taken")
     assert "handler test_messages_that_nobody_takes" in caplog.text
+
+
+def test_a_handler_that_takes_its_time_is_no_deaf_one(open_door: OpenDoor) -> None:
+    sockets = WebSockets(auth=Anonymous())
+
+    @sockets.route("/")
+    async def slow(ws: WebSocket) -> None:
+        async for message in ws:
+            await asyncio.sleep(30)
+            await ws.send(message)
+
+    door = open_door(sockets)
+    connection = door.connect()
+    for number in range(20):
+        connection.text(str(number))
+    assert connection.unread
+    door.sleep(30 * 21)
+    assert connection.messages == [str(number) for number in range(20)]
+    assert connection.closed is None
 
 
 def test_a_send_that_hangs_ends_after_three_write_timeouts(

@@ -94,7 +94,7 @@ class Outgoing:
             PeerGone: there is nobody to send it to.
             Exception: what the server says of an event that it does not take.
         """
-        if not self._outbox or not self._is_released:
+        if not self._is_draining:  # nothing waits, or only for the accept
             async with self._lock:
                 await self._pass(event)
             return
