@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from enum import IntEnum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from ws_middleware.config import DEFAULT_LIMITS
 from ws_middleware.core.events import Closed
@@ -19,6 +19,7 @@ from ws_middleware.errors import ConnectionClosed
 from ws_middleware.receipt import Receipt
 
 from .abort import abort_connection, warn_uncut
+from .asgi_incoming import Incoming
 from .asgi_messages import accept_event, close_event, message_of, refusal_of_close
 from .asgi_outgoing import Outgoing, PeerGone
 from .control import ping
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ws_middleware.config import EffectivePolicy
-    from ws_middleware.types import EncodedMessage, Refusal
+    from ws_middleware.types import EncodedMessage
     from ws_middleware.websocket import WebSocket
 
+    from .asgi_guard import GuardedApp
     from .asgi_outgoing import Event, Receive, Send
     from .engine import Engine
     from .runtime import Runtime
@@ -58,34 +60,6 @@ class Phase(IntEnum):
     CLOSED = auto()
 
 
-class Wrapped(Protocol):
-    """A wrapped app, as the link of one of its connections sees it."""
-
-    #: Whether the upgrade request has its answer, or is being given one.
-    is_answered: bool
-    #: Whether that is a yes.
-    has_accepted: bool
-    #: What the peer is told in place of a yes.
-    refusal: Refusal | None
-
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing more is read for now."""
-
-    @property
-    def has_room(self) -> bool:
-        """Whether enough has been taken since for reading to go on."""
-
-    def deliver(self, event: Event) -> None:
-        """Take what the server says, or a disconnect of ours."""
-
-    def turn_away(self, refusal: Refusal, closed: Closed) -> None:
-        """Refuse in the place of an app that has not answered yet."""
-
-    def give_up(self) -> None:
-        """Hear that we have given the peer up, and not the server."""
-
-
 class ASGILink:
     """One connection. Made, and touched unless said otherwise, on its runtime's loop."""
 
@@ -106,30 +80,26 @@ class ASGILink:
         self.taken = 0
         self.sent = 0
         #: Who accepts it, where that is not us.
-        self.app: Wrapped | None = None
+        self.app: GuardedApp | None = None
         #: What an authenticator adds to the 101.
         self.headers: tuple[tuple[str, str], ...] = ()
         self.deadlines = Deadlines(runtime.wheel)
         #: Done when nothing more comes or goes.
         self.finished: asyncio.Future[None] = runtime.loop.create_future()
+        self._incoming = Incoming(runtime, receive, look, self)
         self.out = Outgoing(runtime, send)
         self.out.on_begin = self._watch_send
-        self.out.on_lost = self._lost
-        self.out.on_last = self._stop_reading
+        self.out.on_lost = self.lost
+        # granian sends no close frame under a receive that waits.
+        self.out.on_last = self._incoming.stop
         self.out.on_end = self.finish
         self._engine = engine
-        self._receive = receive
         self._send = send
-        self._room = asyncio.Event()
-        #: Whether the reader waits for room.
-        self._waits = False
         #: Whether a look at the sends is to come.
         self._watches = False
         self._websocket: WebSocket | None = None
         self._is_told = False
         self._gone: list[Receipt[None]] = []
-        self._look = look
-        self._reader: asyncio.Task[Any] | None = None
         self._limits = DEFAULT_LIMITS
         self._stalled = STALLED * DEFAULT_LIMITS.write_timeout
         runtime.add(self)
@@ -160,13 +130,8 @@ class ASGILink:
 
     def begin(self) -> None:
         """Read what the server says: that the peer hangs up is to be seen before any answer."""
-        if self.phase is Phase.CLOSED:
-            return
-        if self._look is None:
-            self._reader = self.runtime.spawn(self._read())
-        else:  # one task is enough for a peer that says nothing
-            self._reader, self._look = self._look, None
-            self._reader.add_done_callback(self._looked)
+        if self.phase is not Phase.CLOSED:
+            self._incoming.start()
 
     # --- the answer to the upgrade request ---------------------------------------------------
 
@@ -175,7 +140,7 @@ class ASGILink:
         try:
             await self.out.put(accept_event(self.websocket.subprotocol, self.headers))
         except Exception as error:
-            self._lost(f"send failed: {type(error).__name__}")
+            self.lost(f"send failed: {type(error).__name__}")
         else:
             self.opened()
 
@@ -194,59 +159,30 @@ class ASGILink:
 
     # --- what the server says ----------------------------------------------------------------
 
-    async def _read(self) -> None:
-        try:
-            while True:
-                while self._is_full():
-                    await self._wait_for_room()
-                event = await self._receive()
-                if event["type"] == "websocket.disconnect":
-                    self._disconnected(event)
-                    return
-                self._received(event)
-        except Exception as error:
-            self._lost(f"receive failed: {type(error).__name__}")
-
-    def _looked(self, look: asyncio.Task[Event]) -> None:
-        """Take what the first receive has brought, and go on."""
-        if look.cancelled():
-            return
-        error = look.exception()
-        if error is not None:
-            self._lost(f"receive failed: {type(error).__name__}")
-        elif look.result()["type"] == "websocket.disconnect":
-            self._disconnected(look.result())
-        else:
-            self._received(look.result())
-            self.begin()
-
-    def _is_full(self) -> bool:
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is read for now."""
         if self.phase >= Phase.CLOSING:  # the end is behind what still comes
             return False
         return self.websocket.inbox.is_full if self.app is None else self.app.is_full
 
-    async def _wait_for_room(self) -> None:
-        """Read nothing while what has come is not taken, and note since when."""
-        self._waits = True
-        self._room.clear()
-        self._note_unread()
-        await self._room.wait()
-        self._waits = False
-        self.deadlines.drop(self._unread)
-
-    def _note_unread(self) -> None:
-        if self.app is None:
-            self.deadlines.at(self.runtime.clock.now() + _UNREAD, self._unread)
-
     @property
-    def _has_room(self) -> bool:
-        """Whether the reader is worth waking: not for each message by itself."""
+    def has_room(self) -> bool:
+        """Whether enough has been taken since for reading to go on."""
         if self.app is not None:
             return self.app.has_room
         inbox = self.websocket.inbox
         return len(inbox) * 2 <= self._limits.inbound_messages and not inbox.is_full
 
-    def _received(self, event: Event) -> None:
+    def note_wait(self, *, waits: bool) -> None:
+        """Note since when no handler takes anything; a wrapped app may take its time."""
+        if waits and self.app is None:
+            self.deadlines.at(self.runtime.clock.now() + _UNREAD, self._unread)
+        else:
+            self.deadlines.drop(self._unread)
+
+    def received(self, event: Event) -> None:
+        """Take an event of the server's that is not the last."""
         message = message_of(event)
         if message is None or self.phase >= Phase.CLOSING:
             return
@@ -262,7 +198,7 @@ class ASGILink:
         else:
             self.websocket.received(message)
 
-    def _disconnected(self, event: Event) -> None:
+    def disconnected(self, event: Event) -> None:
         """Take the server's word that the peer is gone."""
         hangs = self.out.since is not None
         code = event.get("code")
@@ -275,7 +211,7 @@ class ASGILink:
         """Cut what the server may still hold on to; most likely there is nothing any more."""
         abort_connection(self.scope, bool)
 
-    def _lost(self, why: str) -> None:
+    def lost(self, why: str) -> None:
         """The connection ended without a word."""
         self.end(Closed(1006, "", "peer", why))
 
@@ -298,7 +234,7 @@ class ASGILink:
         self.deadlines.drop(self._expired)
         self.deadlines.at(self.runtime.clock.now() + self._limits.close_timeout, self._not_closed)
         self._tell(closed)
-        self._room.set()
+        self._incoming.wake()
 
     def end(self, closed: Closed) -> None:
         """Nothing more comes or goes."""
@@ -332,7 +268,7 @@ class ASGILink:
         self.phase = Phase.CLOSED
         self.deadlines.clear()
         self.out.give_up()
-        self._stop_reading()
+        self._incoming.stop()
         self.runtime.remove(self)
         if self.on_lost is not None:
             self.on_lost()
@@ -341,12 +277,6 @@ class ASGILink:
             receipt.resolve(None)
         if not self.finished.done():
             self.finished.set_result(None)
-
-    def _stop_reading(self) -> None:
-        """Receive nothing more: granian sends no close frame under a receive that waits."""
-        for task in (self._reader, self._look):
-            if task is not None and task is not asyncio.current_task():
-                task.cancel()
 
     async def wait_finished(self, timeout: float | None = None) -> None:
         """Wait until nothing more comes or goes."""
@@ -469,12 +399,7 @@ class ASGILink:
 
     def resume(self) -> None:
         """Something has been taken."""
-        if not self._waits:
-            return
-        if self._has_room:
-            self._room.set()
-        else:
-            self._note_unread()
+        self._incoming.resume()
 
     def join(self, room: str) -> None:
         """Put the socket into a room."""
