@@ -37,8 +37,8 @@ CONDITIONS: Final = (
     Condition("uvicorn, our class", "bare", OURS),
     Condition("our door, guarded, websockets-sansio", "guarded", "websockets-sansio"),
     Condition("our door, guarded, our class", "guarded", OURS),
-    Condition("our door, our route, websockets-sansio", "route", "websockets-sansio", "/ours"),
-    Condition("our door, our route, our class", "route", OURS, "/ours"),
+    Condition("our door, our route, websockets-sansio", "guarded", "websockets-sansio", "/ours"),
+    Condition("our door, our route, our class", "guarded", OURS, "/ours"),
 )
 
 

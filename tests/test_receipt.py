@@ -352,3 +352,15 @@ def test_a_callback_that_raises_keeps_nobody_waiting(caplog: pytest.LogCaptureFi
     receipt.resolve(7)
     assert heard == [7]
     assert "a callback of a receipt failed" in caplog.text
+
+
+def test_what_is_made_of_a_value_has_a_receipt_of_its_own() -> None:
+    receipt: Receipt[int] = Receipt()
+    doubled, failing = receipt.map(lambda value: value * 2), receipt.map(lambda value: value // 0)
+    assert not doubled.done
+    receipt.resolve(7)
+    assert doubled.result(0) == 14
+    with pytest.raises(ZeroDivisionError):
+        failing.result(0)
+    with pytest.raises(KeyError):
+        Receipt[int].failed(KeyError("x")).map(str).result(0)

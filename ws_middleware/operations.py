@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, overload
 
 from .codes import check_close
-from .errors import BrokerUnavailable
 from .front import PAUSED
 from .health import Health, HealthASGI, HealthWSGI
 from .hub.envelope import Close, Envelope
 from .hub.registry import Address
 from .metrics import render
 from .reach import Reach
-from .receipt import Receipt
 from .stats import Everywhere, Readiness, Report
 
 if TYPE_CHECKING:
     from .fronts import Fronts
     from .health import HealthAnswer
     from .hub.hub import Hub
+    from .hub.questions import Answers
+    from .receipt import Receipt
     from .stats import Stats
 
 __all__ = ["Operations"]
@@ -58,20 +58,7 @@ class Operations:
         own = self._report.stats()
         if not everywhere:
             return own
-        all_of_them: Receipt[Everywhere] = Receipt()
-        answers = self._hub.ask("stats")
-
-        def finish() -> None:
-            try:
-                others, missing = answers.result(0).values, answers.result(0).missing
-            except BrokerUnavailable as error:
-                all_of_them.fail(error)
-            else:
-                found = tuple(each for each in others if isinstance(each, dict))
-                all_of_them.resolve(Everywhere((own, *found), missing))
-
-        answers.add_done_callback(finish)
-        return all_of_them
+        return self._hub.ask("stats").map(lambda answers: _everywhere(own, answers))
 
     @overload
     def metrics(self) -> str: ...
@@ -86,17 +73,7 @@ class Operations:
         """
         if not everywhere:
             return render([self._report.stats()])
-        text: Receipt[str] = Receipt()
-        found = self.stats(everywhere=True)
-
-        def finish() -> None:
-            try:
-                text.resolve(render(found.result(0).processes))
-            except BrokerUnavailable as error:
-                text.fail(error)
-
-        found.add_done_callback(finish)
-        return text
+        return self.stats(everywhere=True).map(lambda found: render(found.processes))
 
     def ready(self) -> Readiness:
         """Return whether new traffic should come to this process, and if not, why.
@@ -125,3 +102,9 @@ class Operations:
     def resume(self) -> None:
         """Let in again after `pause`."""
         self._fronts.pause(None)
+
+
+def _everywhere(own: Stats, answers: Answers) -> Everywhere:
+    """Return the statistics of all; what another process answers is nothing to rely on."""
+    others = tuple(each for each in answers.values if isinstance(each, dict))
+    return Everywhere((own, *others), answers.missing)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Receipt"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _log: Final = logging.getLogger("ws_middleware.receipt")
 
@@ -79,6 +80,19 @@ class Receipt(Generic[T]):
     def fail(self, error: BaseException) -> None:
         """Give it its exception. Only the first outcome counts."""
         self._settle(None, error)
+
+    def map(self, function: Callable[[T], U]) -> Receipt[U]:
+        """Return a receipt for what `function` makes of the value; it fails as they do."""
+        mapped: Receipt[U] = Receipt()
+
+        def settle() -> None:
+            try:
+                mapped.resolve(function(self._outcome()))
+            except Exception as error:  # raised again by whoever waits
+                mapped.fail(error)
+
+        self.add_done_callback(settle)
+        return mapped
 
     def follow(self, other: Receipt[T]) -> None:
         """Take the outcome of another one, which is done."""

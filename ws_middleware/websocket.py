@@ -210,7 +210,7 @@ class WebSocket:
         if waiting is None:
             receipt.resolve(None)
         else:
-            waiting.add_done_callback(lambda: _copy(waiting, receipt))
+            waiting.add_done_callback(lambda: receipt.follow(waiting))
 
     def _check_size(self, size: int) -> None:
         if size > self._limits.outbound_bytes:
@@ -419,11 +419,3 @@ class WebSocket:
         if self._close_code is None and self._closing is not None:
             return ConnectionClosed(*self._closing)
         return ConnectionClosed(self._close_code or 1006, self._close_reason)
-
-
-def _copy(source: Receipt[None], target: Receipt[None]) -> None:
-    """Give `target` the outcome that `source` has."""
-    try:
-        target.resolve(source.result(0))
-    except Exception as error:  # handed on, whatever it is
-        target.fail(error)

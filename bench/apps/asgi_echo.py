@@ -6,7 +6,7 @@ from typing import Any
 
 from ws_middleware import Anonymous, WebSocket, WebSockets
 
-__all__ = ["bare", "guarded", "route"]
+__all__ = ["bare", "guarded"]
 
 
 async def bare(scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401
@@ -31,7 +31,5 @@ async def _echo(ws: WebSocket) -> None:
         await ws.send(message)
 
 
-#: The app's own WebSocket, behind our door.
+#: The app's own WebSocket behind our door; a route of ours is at another path.
 guarded = _sockets.asgi(bare)
-#: The same object: a route of ours is at another path.
-route = guarded

@@ -32,7 +32,7 @@ def waiting() -> WebSockets:
 
 
 def branches(door: Door) -> int:
-    return len(door.sockets._hub.branches)
+    return len(door.sockets._hub._branches)
 
 
 def test_a_send_reaches_the_sockets_of_every_loop(open_door: OpenDoor) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ws_middleware.errors import BrokerRequired, BrokerUnavailable, MessageTooBig
+from ws_middleware.errors import BrokerRequired, MessageTooBig
 from ws_middleware.native import Lock
 from ws_middleware.receipt import Receipt
 
@@ -136,11 +136,6 @@ class Hub:
         """The way to other processes, where it is open."""
         return self.uplink.bus
 
-    @property
-    def branches(self) -> tuple[Branch, ...]:
-        """The loops there are."""
-        return self._branches
-
     def after_fork(self) -> None:
         """A child has none of the loops."""
         self._lock = Lock()
@@ -192,17 +187,8 @@ class Hub:
         Raises:
             BrokerRequired: other processes have sockets there, and nothing reaches them.
         """
-        here, total = self.count(address), Receipt[int]()
-        answers = self.ask("count", address)
-
-        def finish() -> None:
-            try:
-                total.resolve(here + total_of(answers.result(0)))
-            except BrokerUnavailable as error:
-                total.fail(error)
-
-        answers.add_done_callback(finish)
-        return total
+        here = self.count(address)
+        return self.ask("count", address).map(lambda answers: here + total_of(answers))
 
     def ask(self, question: Question, address: Address | None = None) -> Receipt[Answers]:
         """Ask all other processes.

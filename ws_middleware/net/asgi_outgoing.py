@@ -144,11 +144,6 @@ class Outgoing:
         self._last = event
         self._drain_soon()
 
-    @property
-    def is_ending(self) -> bool:
-        """Whether no message is taken any more."""
-        return self._last is not None or self._is_over
-
     def _drain_soon(self) -> None:
         if self._is_released and not self._is_draining and (self._outbox or self._last):
             self._is_draining = True
