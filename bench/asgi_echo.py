@@ -8,6 +8,7 @@ conditions take turns within each round.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psutil
@@ -69,6 +70,11 @@ def measure(condition: Condition, sockets: int, messages: int) -> float:
     return used / (sockets * messages) * 1e6
 
 
+def ratio(its: float, first: float) -> float:
+    """Return their ratio; none where the first was too short for the system's clock."""
+    return its / first if first else math.nan
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and report."""
     parser = arguments(__doc__, rounds=5)
@@ -88,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             (
                 name,
                 f"{median(values):.1f}",
-                spread([its / first for its, first in zip(values, base, strict=True)]),
+                spread([ratio(its, first) for its, first in zip(values, base, strict=True)]),
             )
             for name, values in found.items()
         ],

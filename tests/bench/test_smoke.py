@@ -112,6 +112,14 @@ def test_sends_to_a_room_whatever_redis_does(tmp_path: Path) -> None:
     assert set(found) == wanted
 
 
+@pytest.mark.slow
+def test_echoes_on_uvicorn(tmp_path: Path) -> None:
+    out, figures = run(tmp_path, "asgi_echo", "--sockets", "2", "--messages", "3")
+    assert "| served by | server us an echo | ratio to the first |" in out
+    assert len(figures["microseconds"]) == 7
+    assert all(len(rounds) == 1 for rounds in figures["microseconds"].values())
+
+
 def test_exactly_the_scripts_there_are_can_be_run_and_are_explained() -> None:
     there = {path.stem for path in (ROOT / "bench").glob("*.py") if "__" not in path.stem}
     assert set(SCRIPTS) == there
