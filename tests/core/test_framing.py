@@ -7,17 +7,8 @@ import pytest
 
 from tests.core.drive import EVERY_WAY, bytewise, limits
 from tests.support import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
-from ws_middleware.core.framing import (
-    Failed,
-    Framing,
-    PeerClosed,
-    PeerPinged,
-    PeerPonged,
-    encode,
-    encode_close,
-    encode_ping,
-    encode_pong,
-)
+from ws_middleware.core.encoding import encode, encode_close, encode_ping, encode_pong
+from ws_middleware.core.framing import Failed, Framing, PeerClosed, PeerPinged, PeerPonged
 from ws_middleware.types import EncodedMessage
 
 if TYPE_CHECKING:

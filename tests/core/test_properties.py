@@ -38,17 +38,9 @@ from tests.support import (
     head,
 )
 from ws_middleware.config import ServerLimits
+from ws_middleware.core.encoding import encode, encode_close, encode_ping
 from ws_middleware.core.events import Closed, PongReceived, RefusedBySession
-from ws_middleware.core.framing import (
-    Failed,
-    Framing,
-    PeerClosed,
-    PeerPinged,
-    PeerPonged,
-    encode,
-    encode_close,
-    encode_ping,
-)
+from ws_middleware.core.framing import Failed, Framing, PeerClosed, PeerPinged, PeerPonged
 from ws_middleware.core.handshake import HeadReader, accept_bytes, refusal_bytes
 from ws_middleware.core.session import Session, SessionStateError, State, Wants
 from ws_middleware.types import Refusal, UpgradeRequest

@@ -1,17 +1,19 @@
-"""Frames and whole messages (RFC 6455 sections 5 to 7), with bounds.
+"""Frames that come, and whole messages (RFC 6455 sections 5 to 7), with bounds.
+
+Plain frames are read at once (`plain`); every other goes to wsproto, and with the first error all
+that follows. wsproto gets one frame at a time and never a byte of the next, so that it is known
+when it has nothing any more and the next frame may be read at once again.
 
 The only module that imports wsproto (deflate will be the second). wsproto parses frames well and
 bounds nothing, so `_Bounds` goes into it through its public `Extension` hooks; it yields pieces of
 messages, so they are put together here; and after an error it would go on buffering, so nothing is
 fed to it any more.
-
-`Framing.next_event` is the only way out, and `encode` the only way to a data frame: plain frames
-that lie whole in the buffer can be read without wsproto, and compression added, behind these two.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -25,21 +27,19 @@ from wsproto.events import (
     TextMessage,
 )
 from wsproto.extensions import Extension
-from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, RsvBits
+from wsproto.frame_protocol import CloseReason, Opcode, RsvBits, XorMaskerSimple
 
-from ws_middleware.codes import check_close
+from .plain import HEAD, find_extent, read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wsproto.frame_protocol import FrameDecoder
+    from wsproto.frame_protocol import FrameDecoder, FrameProtocol
 
     from ws_middleware.config import Limits
-    from ws_middleware.types import EncodedMessage
 
-__all__ = ["Failed", "Framing", "PeerClosed", "PeerPinged", "PeerPonged", "encode", "encode_close"]
+__all__ = ["Failed", "Framing", "PeerClosed", "PeerPinged", "PeerPonged"]
 
-_CONTROL_PAYLOAD: Final = 125
 _NO_RSV: Final = RsvBits(False, False, False)  # noqa: FBT003 - wsproto's named tuple
 
 #: IANA's "bad gateway", registered after the RFC; wsproto takes it for a reserved code.
@@ -96,8 +96,14 @@ class _Bounds(Extension):
         self._frame_size = 0
         self._message_size = 0
         self._frames = 0
+        #: What the peer did wrong, for the log.
         self.why = ""
         self.saw_bad_gateway = False
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether a message has begun and its last frame is still to come."""
+        return self._frames > 0
 
     def enabled(self) -> bool:
         return True
@@ -152,21 +158,63 @@ class Framing:
 
     def __init__(self, limits: Limits, early: bytes = b"") -> None:
         self._bounds = _Bounds(limits)
-        self._connection = Connection(ConnectionType.SERVER, [self._bounds], early)
-        self._events: Iterator[Any] | None = self._connection.events()
+        self._most = math.inf if limits.message_size is None else limits.message_size
+        self._connection = Connection(ConnectionType.SERVER, [self._bounds])
+        self._events: Iterator[Any] | None = None
+        #: What has come, and where in it begins what nobody has looked at.
+        self._data = early
+        self._at = 0
+        #: Of the frame that wsproto is in: what it has of the head while that is not whole, and
+        #: how many bytes are still to come once it is.
+        self._head = b""
+        self._left = 0
         self._text: io.StringIO | None = None
         self._binary: bytearray | None = None
         self._over = False
 
     def receive_data(self, data: bytes) -> None:
         """Store bytes; nothing is parsed before it is asked for."""
-        if not self._over:
-            self._connection.receive_data(data)
-            if self._events is None:
-                self._events = self._connection.events()
+        if self._over:
+            return
+        self._data = data if self._at == len(self._data) else self._data[self._at :] + data
+        self._at = 0
 
     def next_event(self) -> Frame | None:
         """Parse until one whole message or control frame, or return `None`."""
+        while self._events is not None or self._at < len(self._data):
+            frame = self._plain() if self._events is None else self._parsed()
+            if frame is not None:
+                return frame
+            if self._events is None and self._at < len(self._data):
+                self._feed()
+        return None
+
+    def _plain(self) -> str | bytes | None:
+        """Return the next frame if it needs no parser, which must be in the middle of nothing."""
+        if self._left or self._head or self._bounds.is_inside:
+            return None
+        found = read_plain(self._data, self._at, self._most, _unmask_long)
+        if found is None:
+            return None
+        message, self._at = found
+        return message
+
+    def _feed(self) -> None:
+        """Give wsproto what there is of the frame at hand, and of no other."""
+        if not self._left:
+            head = self._head + self._data[self._at : self._at + HEAD - len(self._head)]
+            extent = find_extent(head, 0)
+            end = len(head) if extent is None else extent[1]
+            self._left = end - len(self._head)
+            self._head = head if extent is None else b""
+        piece = self._data[self._at : self._at + self._left]
+        self._at += len(piece)
+        self._left -= len(piece)
+        self._connection.receive_data(piece)
+        self._events = self._connection.events()
+
+    def _parsed(self) -> Frame | None:
+        """Return what wsproto makes of what it has, if that is a whole message or the like."""
         while self._events is not None:
             event = next(self._events, None)
             if event is None:
@@ -224,70 +272,9 @@ class Framing:
         """Parse and keep nothing any more."""
         self._over = True
         self._events = None
+        self._data, self._at = b"", 0
         self._text = self._binary = None
 
 
-# --- outgoing ------------------------------------------------------------------------------------
-
-#: A server's frames have no mask and no state, so one serialiser serves all connections.
-_PLAIN: Final = "plain"
-
-
-def _writer() -> FrameProtocol:
-    return FrameProtocol(False, [])  # noqa: FBT003 - wsproto: client=False
-
-
-def encode(message: str | bytes | EncodedMessage) -> bytes:
-    """Return the frame of a whole message; an `EncodedMessage` keeps it for the next socket.
-
-    Raises:
-        ValueError: a text holds a lone surrogate.
-    """
-    if isinstance(message, (str, bytes)):
-        return bytes(_writer().send_data(message))
-    frame = message.frames.get(_PLAIN)
-    if frame is None:
-        payload: str | bytes = message.payload
-        if message.is_text:
-            frame = _text_frame(message.payload)
-        else:
-            frame = bytes(_writer().send_data(payload))
-        message.frames[_PLAIN] = frame
-    return frame
-
-
-def _text_frame(payload: bytes) -> bytes:
-    """Return a text frame of bytes that are known to be UTF-8."""
-    frame = _writer().send_data(payload)
-    frame[0] = 0x80 | Opcode.TEXT
-    return bytes(frame)
-
-
-def encode_ping(payload: bytes) -> bytes:
-    """Return a ping; at most 125 bytes (RFC 6455 section 5.5)."""
-    _check_control(payload)
-    return bytes(_writer().ping(payload))
-
-
-def encode_pong(payload: bytes) -> bytes:
-    """Return a pong; at most 125 bytes (RFC 6455 section 5.5)."""
-    _check_control(payload)
-    return bytes(_writer().pong(payload))
-
-
-def encode_close(code: int | None, reason: str = "") -> bytes:
-    """Return a close frame; without a code an empty one, as answers one (RFC 6455 section 5.5.1).
-
-    Raises:
-        ValueError: see `check_close`.
-    """
-    if code is None:
-        return bytes(_writer().close())
-    check_close(code, reason)
-    return bytes(_writer().close(code, reason))
-
-
-def _check_control(payload: bytes) -> None:
-    if len(payload) > _CONTROL_PAYLOAD:
-        msg = f"a control frame carries at most {_CONTROL_PAYLOAD} bytes, not {len(payload)}"
-        raise ValueError(msg)
+def _unmask_long(payload: bytes, key: bytes) -> bytes:
+    return bytes(XorMaskerSimple(key).process(bytearray(payload)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from .framing import encode_ping, encode_pong
+from .encoding import encode_ping, encode_pong
 
 __all__ = ["Pings"]
 
@@ -27,6 +27,11 @@ class Pings:
         self._unsent: bytes | None = None
         self._sent: dict[bytes, float] = {}
         self._pongs: list[bytes] = []
+
+    @property
+    def are_unsent(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._pongs) or self._unsent is not None
 
     def ping(self, now: float) -> bytes:
         """Make a ping and return its payload; while one waits unsent, that one's."""

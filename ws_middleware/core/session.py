@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Final
 from ws_middleware.codes import check_close
 from ws_middleware.types import Refusal, UpgradeRequest
 
+from .encoding import encode, encode_close
 from .events import Closed, Event, PongReceived, RefusedBySession
-from .framing import Failed, PeerClosed, PeerPinged, PeerPonged, encode, encode_close
+from .framing import Failed, PeerClosed, PeerPinged, PeerPonged
 from .handshake import HeadReader, accept_bytes, refusal_bytes
 from .heartbeat import HeartbeatClock, Pulse
 from .inbound import Inbound
@@ -137,8 +138,9 @@ class Session:
 
     def data_to_send(self) -> bytes:
         """Return what is to be written, whole frames only, and forget it."""
-        self._out += self._pings.take_ping()
-        self._out += self._pings.take_pongs()
+        if self._pings.are_unsent:
+            self._out += self._pings.take_ping()
+            self._out += self._pings.take_pongs()
         if not self._out:
             return b""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
@@ -255,23 +257,21 @@ class Session:
         peer's close frame or its error is held back, so that answers can still go out before ours;
         but only for a moment, and not a byte behind it counts.
         """
-        if self.has_backlog and self._state is State.CLOSING:
+        if self._state is State.CLOSING and self.has_backlog:
             self._find_close(now)
         while not self._events:
             if self._state is not State.OPEN or self._inbound is None:
                 return None
             frame = self._inbound.next_frame(now, handled=handled)
-            if self.holds_end:
-                return None
-            if frame is None:
-                if not self._eof:
-                    return None
-                self._events.append(Closed(1006, "", "peer", "connection_lost"))
-                self._lose()
-                break
             if isinstance(frame, (str, bytes)):
                 return frame
-            self._react(frame, now)
+            if frame is not None:
+                self._react(frame, now)
+            elif self.holds_end or not self._eof:
+                return None
+            else:
+                self._events.append(Closed(1006, "", "peer", "connection_lost"))
+                self._lose()
         return self._events.pop(0)
 
     @property
@@ -383,7 +383,8 @@ class Session:
         """
         self._expect(State.OPEN, "send")
         frame = encode(message)
-        self._out += self._pings.take_pongs()  # asked for before this message was sent
+        if self._pings.are_unsent:
+            self._out += self._pings.take_pongs()  # asked for before this message was sent
         self._out.append(frame)
         return len(frame)
 
