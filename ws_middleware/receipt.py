@@ -39,6 +39,10 @@ waiting: Final = _Waiting()
 _lock = RLock()
 
 
+#: What is awaited where there is nothing to wait for, and no value.
+_nothing_more: Final = cast("Generator[Any, None, Any]", iter(()))
+
+
 class Receipt(Generic[T]):
     """The outcome of something that was asked for and may still be under way.
 
@@ -148,6 +152,11 @@ class Receipt(Generic[T]):
         return self._outcome()
 
     def __await__(self) -> Generator[Any, None, T]:
+        if self._done and self._value is None and self._error is None:
+            return _nothing_more  # nearly every send: no generator for it
+        return self._wait()
+
+    def _wait(self) -> Generator[Any, None, T]:
         if not self._done:
             loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()

@@ -51,7 +51,6 @@ class WebSocket:
         "_close_reason",
         "_closed_by_us",
         "_closing",
-        "_inbox",
         "_limits",
         "_posted",
         "_posted_bytes",
@@ -60,6 +59,7 @@ class WebSocket:
         "_waiter",
         "closes_for_gap",
         "id",
+        "inbox",
         "latency",
         "link",
         "path_params",
@@ -100,7 +100,8 @@ class WebSocket:
         #: Seconds from the last ping to its pong; `None` before the first.
         self.latency: float | None = None
         self._limits = limits
-        self._inbox = Inbox(limits)
+        #: Where the link puts what arrives.
+        self.inbox = Inbox(limits)
         self._rooms: frozenset[str] = frozenset()
         self._waiter: asyncio.Future[None] | None = None
         self._close_code: int | None = None
@@ -162,8 +163,9 @@ class WebSocket:
             self._check_size(len(message))
         else:
             EncodedMessage(message)  # raises the TypeError
-        if self.link.is_current():
-            return self.link.send(message) or _READY
+        link = self.link
+        if link.is_current():
+            return link.send(message) or _READY
         return self._post_send(EncodedMessage(message))
 
     def _post_send(self, message: EncodedMessage) -> Receipt[None]:
@@ -306,26 +308,27 @@ class WebSocket:
                 "receive() belongs on the socket's own loop; use send() to reach it from elsewhere"
             )
             raise RuntimeError(msg)
+        inbox = self.inbox
         self._streak += 1
-        if self._streak > _STREAK and self._inbox:
+        if self._streak > _STREAK and inbox.messages:
             # With more there at once, nothing here would ever wait, and nobody else have a turn.
             self._streak = 0
             await asyncio.sleep(0)
-        if not self._inbox:
+        if not inbox.messages:
             self._streak = 0
             await self._wait(timeout)
-        message = self._inbox.take()
+        message = inbox.take()
         self.link.resume()
         return message
 
     async def _wait(self, timeout: float | None) -> None:
-        if self.closed:
+        if self._close_code is not None:
             raise self._ended()
         if self._waiter is not None:
             msg = "another task is already waiting in receive()"
             raise RuntimeError(msg)
         self._waiter = asyncio.get_running_loop().create_future()
-        self._inbox.in_hand = False
+        self.inbox.in_hand = False
         self.link.resume()
         try:
             if timeout is None:  # asyncio.timeout costs as much as all the rest of a message
@@ -335,7 +338,7 @@ class WebSocket:
                     await self._waiter
         finally:
             self._waiter = None
-        if not self._inbox:
+        if not self.inbox.messages:
             raise self._ended()
 
     async def receive_json(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - it is JSON
@@ -359,9 +362,9 @@ class WebSocket:
 
     async def wait_closed(self) -> None:
         """Wait until the socket ends; what arrives meanwhile is thrown away."""
-        self._inbox.discarding = True
-        self._inbox.clear()
-        self._inbox.in_hand = False
+        self.inbox.discarding = True
+        self.inbox.clear()
+        self.inbox.in_hand = False
         self.link.resume()
         try:
             while not self.closed:
@@ -369,14 +372,9 @@ class WebSocket:
         except ConnectionClosed:
             return
         finally:
-            self._inbox.discarding = False
+            self.inbox.discarding = False
 
     # --- what the link tells it, on the loop -------------------------------------------------
-
-    @property
-    def inbox(self) -> Inbox:
-        """Where the link puts what arrives."""
-        return self._inbox
 
     @property
     def close_called(self) -> bool:
@@ -395,8 +393,9 @@ class WebSocket:
 
     def received(self, message: str | bytes) -> None:
         """Take a message from the link."""
-        if self._inbox.put(message):
-            self._wake()
+        waiter = self._waiter
+        if self.inbox.put(message) and waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def ended(self, code: int, reason: str, *, by_us: bool) -> None:
         """Take the end from the link. What we ended has nothing more to say to the handler."""
@@ -406,10 +405,10 @@ class WebSocket:
         self._close_code, self._close_reason = code, reason
         self._rooms = frozenset()
         if by_us:
-            self._inbox.clear()
+            self.inbox.clear()
         self._wake()
-        if self._inbox.on_message is not None:
-            self._inbox.on_message()
+        if self.inbox.on_message is not None:
+            self.inbox.on_message()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

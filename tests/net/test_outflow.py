@@ -23,7 +23,7 @@ class Sending:
         self.session.receive_data(head("/"), 0)
         assert self.session.next_event(0) is not None
         self.transport = FakeTransport()
-        self.out = Outflow(self.transport.as_transport, self.session)
+        self.out = Outflow(self.transport.as_transport, self.session, lambda _: None)
         self.session.accept(policy, subprotocol=None, now=0)
         self.out.open(policy.limits)
         self.out.flush()
@@ -246,7 +246,7 @@ def test_a_transport_that_goes_on_is_not_stalled() -> None:
 def test_before_it_is_open_it_counts_and_has_no_deadline() -> None:
     session = Session(ServerLimits(), now=0, ping_payload=base64.b64decode(b"AAAA"))
     transport = FakeTransport()
-    out = Outflow(transport.as_transport, session)
+    out = Outflow(transport.as_transport, session, lambda _: None)
     out.pause(0)
     assert out.deadline is None
     assert out.waiting == (0, 0)

@@ -95,15 +95,11 @@ class _Bounds(Extension):
         self._opcode = Opcode.CONTINUATION
         self._frame_size = 0
         self._message_size = 0
-        self._frames = 0
+        #: Frames of a message whose last is still to come.
+        self.frames = 0
         #: What the peer did wrong, for the log.
         self.why = ""
         self.saw_bad_gateway = False
-
-    @property
-    def is_inside(self) -> bool:
-        """Whether a message has begun and its last frame is still to come."""
-        return self._frames > 0
 
     def enabled(self) -> bool:
         return True
@@ -126,7 +122,7 @@ class _Bounds(Extension):
         if self._size is not None and declared > self._size:
             self.why = f"message_too_big: {declared} bytes declared, message_size is {self._size}"
             return CloseReason.MESSAGE_TOO_BIG
-        if self._fragments is not None and self._frames >= self._fragments:
+        if self._fragments is not None and self.frames >= self._fragments:
             self.why = f"too_many_fragments: fragments is {self._fragments}"
             return CloseReason.MESSAGE_TOO_BIG
         return _NO_RSV
@@ -149,7 +145,7 @@ class _Bounds(Extension):
     ) -> bytes | CloseReason | None:
         if not self._opcode.iscontrol():
             self._message_size = 0 if fin else self._message_size + self._frame_size
-            self._frames = 0 if fin else self._frames + 1
+            self.frames = 0 if fin else self.frames + 1
         return None
 
 
@@ -164,6 +160,8 @@ class Framing:
         #: What has come, and where in it begins what nobody has looked at.
         self._data = early
         self._at = 0
+        #: Whether it is known that there is no other frame in it.
+        self.is_drained = not early
         #: Of the frame that wsproto is in: what it has of the head while that is not whole, and
         #: how many bytes are still to come once it is.
         self._head = b""
@@ -178,26 +176,26 @@ class Framing:
             return
         self._data = data if self._at == len(self._data) else self._data[self._at :] + data
         self._at = 0
+        self.is_drained = False
 
     def next_event(self) -> Frame | None:
         """Parse until one whole message or control frame, or return `None`."""
-        while self._events is not None or self._at < len(self._data):
-            frame = self._plain() if self._events is None else self._parsed()
-            if frame is not None:
-                return frame
-            if self._events is None and self._at < len(self._data):
-                self._feed()
-        return None
-
-    def _plain(self) -> str | bytes | None:
-        """Return the next frame if it needs no parser, which must be in the middle of nothing."""
-        if self._left or self._head or self._bounds.is_inside:
-            return None
-        found = read_plain(self._data, self._at, self._most, _unmask_long)
-        if found is None:
-            return None
-        message, self._at = found
-        return message
+        while True:
+            if self._events is not None:
+                frame = self._parsed()
+                if frame is not None:
+                    return frame
+            if self._at == len(self._data):
+                self.is_drained = True
+                return None
+            # At once, if the parser is in the middle of nothing.
+            if not (self._left or self._head or self._bounds.frames):
+                plain = read_plain(self._data, self._at, self._most, _unmask_long)
+                if plain is not None:
+                    message, self._at = plain
+                    self.is_drained = self._at == len(self._data)
+                    return message
+            self._feed()
 
     def _feed(self) -> None:
         """Give wsproto what there is of the frame at hand, and of no other."""
@@ -272,7 +270,7 @@ class Framing:
         """Parse and keep nothing any more."""
         self._over = True
         self._events = None
-        self._data, self._at = b"", 0
+        self._data, self._at, self.is_drained = b"", 0, True
         self._text = self._binary = None
 
 

@@ -27,24 +27,21 @@ _SEEK: Final = 256
 class Inbound:
     """The receiving side of one connection, from the 101 on. `now` is monotonic, in seconds."""
 
-    __slots__ = ("_framing", "_held", "held_until", "is_seeking")
+    __slots__ = ("_held", "framing", "held_until", "is_seeking")
 
     def __init__(self, limits: Limits, early: bytes) -> None:
-        self._framing = Framing(limits, early)
+        #: Takes the bytes.
+        self.framing = Framing(limits, early)
         self._held: PeerClosed | Failed | None = None
         #: When a held end stops waiting; `None` while none is held.
         self.held_until: float | None = None
         #: Whether `find_end` has not looked at all there is.
         self.is_seeking = False
 
-    def receive_data(self, data: bytes) -> None:
-        """Store bytes; nothing is parsed before it is asked for."""
-        self._framing.receive_data(data)
-
     def next_frame(self, now: float, *, handled: bool) -> Frame | None:
         """Return the next frame; no end while messages before it are not `handled`."""
         if self._held is None:
-            frame = self._framing.next_event()
+            frame = self.framing.next_event()
             if handled or not isinstance(frame, (PeerClosed, Failed)):
                 return frame
             self._held, self.held_until = frame, now + _HOLD
@@ -58,7 +55,7 @@ class Inbound:
         At most so many at once, for they may be tiny and the caller has others to serve.
         """
         for _ in range(_SEEK):
-            frame = self._release() or self._framing.next_event()
+            frame = self._release() or self.framing.next_event()
             if frame is None or isinstance(frame, (PeerClosed, Failed)):
                 self.is_seeking = False
                 return frame
@@ -72,4 +69,4 @@ class Inbound:
     def stop(self) -> None:
         """Parse and keep nothing any more."""
         self.is_seeking = False
-        self._framing.stop()
+        self.framing.stop()

@@ -19,7 +19,7 @@ class Pings:
     `nonce` makes our payloads unpredictable, so that an answer proves that the ping was read.
     """
 
-    __slots__ = ("_count", "_nonce", "_pongs", "_sent", "_unsent")
+    __slots__ = ("_count", "_nonce", "_pongs", "_sent", "_unsent", "are_unsent")
 
     def __init__(self, nonce: bytes) -> None:
         self._nonce = nonce
@@ -27,11 +27,8 @@ class Pings:
         self._unsent: bytes | None = None
         self._sent: dict[bytes, float] = {}
         self._pongs: list[bytes] = []
-
-    @property
-    def are_unsent(self) -> bool:
-        """Whether there is something to send."""
-        return bool(self._pongs) or self._unsent is not None
+        #: Whether there is a ping, or a pong, to be sent.
+        self.are_unsent = False
 
     def ping(self, now: float) -> bytes:
         """Make a ping and return its payload; while one waits unsent, that one's."""
@@ -41,6 +38,7 @@ class Pings:
             if len(self._sent) >= _UNANSWERED:
                 del self._sent[next(iter(self._sent))]
             self._sent[self._unsent] = now
+            self.are_unsent = True
         return self._unsent
 
     def ponged(self, payload: bytes, now: float) -> list[tuple[bytes, float]]:
@@ -59,6 +57,7 @@ class Pings:
     def pinged(self, payload: bytes) -> None:
         """The peer wants an answer."""
         self._pongs.append(payload)
+        self.are_unsent = True
 
     def keep_newest(self) -> None:
         """Answer, of the pings that could not be answered so far, only the newest."""
@@ -68,15 +67,18 @@ class Pings:
         """Return the frames of our answers and forget them."""
         frames = [encode_pong(payload) for payload in self._pongs]
         self._pongs.clear()
+        self.are_unsent = self._unsent is not None
         return frames
 
     def take_ping(self) -> list[bytes]:
         """Return the frame of the ping that waits, if there is one, and forget it."""
         frames = [] if self._unsent is None else [encode_ping(self._unsent)]
         self._unsent = None
+        self.are_unsent = bool(self._pongs)
         return frames
 
     def drop(self) -> None:
         """Send none of it: a close frame is on its way, or nothing is."""
         self._unsent = None
         self._pongs.clear()
+        self.are_unsent = False

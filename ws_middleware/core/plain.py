@@ -24,6 +24,7 @@ _KEY: Final = 4
 #: FIN and the opcode of a whole message.
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
+_WHOLE: Final = (_TEXT, _BINARY)
 
 _MASKED: Final = 0x80
 _LENGTH: Final = 0x7F
@@ -79,10 +80,9 @@ def read_plain(
         return None
     begin, end = extent
     first, size = data[at], end - begin
-    if first not in (_TEXT, _BINARY) or size > most or end > len(data):
+    if first not in _WHOLE or size > most or end > len(data):
         return None
-    least = _LEAST.get(begin - at)
-    if least is None or size < least:
+    if size < _LEAST.get(begin - at, end):
         return None
     take = unmask if size <= _SHORT else unmask_long
     payload = take(data[begin:end], data[begin - _KEY : begin])

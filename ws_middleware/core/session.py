@@ -86,6 +86,11 @@ class Session:
         self._events: list[Event] = []
         self._out: list[bytes] = []
         self._pings = Pings(ping_payload)
+        #: Whether anything but messages has happened; for the transport's side to forget when it
+        #: has looked at `wants`, `next_deadline`, `has_backlog` and what there is to send.
+        self.has_news = True
+        #: Whether `next_event` is known to have no more for now.
+        self.is_drained = False
 
     @classmethod
     def from_request(
@@ -136,6 +141,11 @@ class Session:
             return self._inbound.held_until
         return self._heartbeat.next_deadline() if self._heartbeat else None
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there is something to be written."""
+        return bool(self._out) or self._pings.are_unsent
+
     def data_to_send(self) -> bytes:
         """Return what is to be written, whole frames only, and forget it."""
         if self._pings.are_unsent:
@@ -160,9 +170,10 @@ class Session:
                 self._heartbeat.received()
             # Of the pings of one read all are answered; of those that could not be answered by the
             # next read only the newest, as RFC 6455 section 5.5.3 allows.
-            self._pings.keep_newest()
+            if self._pings.are_unsent:
+                self._pings.keep_newest()
             if self._inbound is not None:
-                self._inbound.receive_data(data)
+                self._inbound.framing.receive_data(data)
         elif self._state is State.CLOSING:
             self._receive_rest(data, now)
 
@@ -194,7 +205,7 @@ class Session:
 
     def _receive_rest(self, data: bytes, now: float) -> None:
         if self._wants is Wants.READ and self._inbound is not None:
-            self._inbound.receive_data(data)
+            self._inbound.framing.receive_data(data)
             self._find_close(now)
             return
         self._discarded += len(data)
@@ -257,6 +268,7 @@ class Session:
         peer's close frame or its error is held back, so that answers can still go out before ours;
         but only for a moment, and not a byte behind it counts.
         """
+        self.is_drained = True
         if self._state is State.CLOSING and self.has_backlog:
             self._find_close(now)
         while not self._events:
@@ -264,14 +276,19 @@ class Session:
                 return None
             frame = self._inbound.next_frame(now, handled=handled)
             if isinstance(frame, (str, bytes)):
+                self.is_drained = self._inbound.framing.is_drained and not self._eof
                 return frame
             if frame is not None:
                 self._react(frame, now)
-            elif self.holds_end or not self._eof:
+            elif self.holds_end:
+                self.has_news = True
+                return None
+            elif not self._eof:
                 return None
             else:
                 self._events.append(Closed(1006, "", "peer", "connection_lost"))
                 self._lose()
+        self.is_drained = False
         return self._events.pop(0)
 
     @property
@@ -280,6 +297,7 @@ class Session:
         return self._inbound is not None and self._inbound.held_until is not None
 
     def _react(self, frame: Frame, now: float) -> None:
+        self.has_news = True
         if isinstance(frame, PeerPinged):
             self._pings.pinged(frame.payload)
         elif isinstance(frame, PeerPonged):
@@ -305,6 +323,7 @@ class Session:
     def _find_close(self, now: float) -> None:
         """Look for the peer's answer to our close frame; its messages come too late."""
         assert self._inbound is not None
+        self.has_news = True
         end = self._inbound.find_end()
         if end is not None:
             self._deadline = now + self._linger
@@ -381,7 +400,8 @@ class Session:
             SessionStateError: the WebSocket is not open.
             ValueError: a text holds a lone surrogate.
         """
-        self._expect(State.OPEN, "send")
+        if self._state is not State.OPEN:
+            self._expect(State.OPEN, "send")
         frame = encode(message)
         if self._pings.are_unsent:
             self._out += self._pings.take_pongs()  # asked for before this message was sent
@@ -395,6 +415,7 @@ class Session:
             SessionStateError: the WebSocket is not open.
         """
         self._expect(State.OPEN, "ping")
+        self.has_news = True
         return self._pings.ping(now)
 
     def close(self, code: int, reason: str, now: float) -> None:
@@ -418,13 +439,13 @@ class Session:
 
     def pause(self, now: float) -> None:
         """There is no room for messages: don't read. Pings go on."""
-        self._paused = True
+        self._paused = self.has_news = True
         if self._heartbeat is not None:
             self._heartbeat.pause(now)
 
     def resume(self, now: float) -> None:
         """There is room again."""
-        self._paused = False
+        self._paused, self.has_news = False, True
         if self._heartbeat is not None:
             self._heartbeat.resume(now)
 
@@ -442,6 +463,7 @@ class Session:
 
     def _move(self, did: Did) -> None:
         self._state, self._wants = TABLE[self._state, did]
+        self.has_news = True
 
     def _end_with(self, closed: Closed, now: float) -> None:
         self._events.append(closed)

@@ -210,12 +210,26 @@ class AppOnLink:
         return {"type": "websocket.receive", kind: message}
 
     async def _send(self, event: Event) -> None:
-        kind = event["type"]
-        if self._websocket is not None:
-            await self._send_open(kind, event)
-        elif self._is_refused or self._ended.done():
+        websocket, kind = self._websocket, event["type"]
+        if websocket is None:
+            self._answer(kind, event)
+        elif kind == "websocket.send":
+            data = event.get("bytes")
+            try:
+                await websocket.send(event["text"] if data is None else data)
+            except ConnectionClosed:
+                raise PeerGone from None
+        elif kind == "websocket.close":
+            websocket.close(*legal_close(event.get("code", 1000), event.get("reason")))
+        else:
+            msg = f"expected websocket.send or websocket.close, got {kind!r}"
+            raise RuntimeError(msg)
+
+    def _answer(self, kind: str, event: Event) -> None:
+        """Take the app's word before there is a WebSocket."""
+        if self._is_refused or self._ended.done():
             raise PeerGone
-        elif self._denial is not None or kind == f"{DENIAL}.start":
+        if self._denial is not None or kind == f"{DENIAL}.start":
             self._deny(kind, event)
         elif kind == "websocket.accept":
             self._accept(event)
@@ -223,21 +237,6 @@ class AppOnLink:
             self._refuse(Refusal(403, "refused", "", body=b""))
         else:
             msg = f"expected websocket.accept, websocket.close or {DENIAL}.start, got {kind!r}"
-            raise RuntimeError(msg)
-
-    async def _send_open(self, kind: str, event: Event) -> None:
-        assert self._websocket is not None
-        if kind == "websocket.send":
-            data = event.get("bytes")
-            receipt = self._websocket.send(event["text"] if data is None else data)
-            try:
-                await receipt
-            except ConnectionClosed:
-                raise PeerGone from None
-        elif kind == "websocket.close":
-            self._websocket.close(*legal_close(event.get("code", 1000), event.get("reason")))
-        else:
-            msg = f"expected websocket.send or websocket.close, got {kind!r}"
             raise RuntimeError(msg)
 
     def _accept(self, event: Event) -> None:

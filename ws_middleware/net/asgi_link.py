@@ -450,9 +450,6 @@ class ASGILink:
 
     # --- what a runtime does with it ---------------------------------------------------------
 
-    def flush(self) -> None:
-        """Nothing: the outbox has a task of its own."""
-
     def shut(self, code: int, reason: str) -> None:
         """Close at shutdown."""
         self.close(code, reason, why="shutdown")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from ws_middleware.core.events import Closed, PongReceived, RefusedBySession
 from ws_middleware.core.session import Session, State, Wants
 from ws_middleware.errors import ConnectionClosed
+from ws_middleware.native import get_ident
 from ws_middleware.receipt import Receipt
 from ws_middleware.types import UpgradeRequest
 
@@ -92,7 +93,7 @@ class SocketLink(asyncio.BufferedProtocol):
         self._backlog = False
         self._eof = False
         self._lost = False
-        self._flush_asked = False
+        self._holds_end = False
         self._pings: dict[bytes, list[Receipt[float]]] = {}
         self._gone: list[Receipt[None]] = []
         self._why: str | None = None
@@ -121,7 +122,7 @@ class SocketLink(asyncio.BufferedProtocol):
         now = self.runtime.clock.now()
         self._session = self._given or self._engine.new_session(self._peer(), now)
         self._given = None
-        self._out = Outflow(self._transport, self._session)
+        self._out = Outflow(self._transport, self._session, self.runtime.flush_soon)
         self.runtime.add(self)
         self._pull(now)
 
@@ -151,6 +152,7 @@ class SocketLink(asyncio.BufferedProtocol):
         """Clean up, whatever happened."""
         now = self.runtime.clock.now()
         self._lost = self._eof = True
+        self._out.end()
         self._session.receive_eof(now)
         while (event := self._session.next_event(now)) is not None:  # bounded: nothing more comes
             self._handle(event, now)
@@ -177,19 +179,30 @@ class SocketLink(asyncio.BufferedProtocol):
         """Take events while there is room for them, at most so many a turn."""
         session = self._session
         for _ in range(_EVENTS):
-            if self._is_full():
+            websocket = self._websocket
+            if websocket is not None and websocket.inbox.is_full and self._is_full():
                 break
-            event = session.next_event(now, handled=self._is_handled())
-            if event is None:
+            is_handled = websocket is None or websocket.inbox.is_handled
+            event = session.next_event(now, handled=is_handled)
+            if event is not None:
+                self._handle(event, now)
+            if session.is_drained:
                 break
-            self._handle(event, now)
         else:
             self._go_on_soon()
+        is_full = self._websocket is not None and self._websocket.inbox.is_full
+        if session.has_news or is_full or self._backlog or not self._reading:
+            self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """Do what follows from a pull; nothing does from messages that there is room for."""
+        session = self._session
         if session.has_backlog:
             self._go_on_soon()
         self._note_room(now)
         self._obey()
-        if self._armed is None or session.state is not self._armed_in or session.holds_end:
+        self._holds_end = session.holds_end
+        if self._armed is None or session.state is not self._armed_in or self._holds_end:
             self._arm()
 
     def _go_on_soon(self) -> None:
@@ -208,9 +221,6 @@ class SocketLink(asyncio.BufferedProtocol):
         if self._websocket is None or self._eof or self._session.state is not State.OPEN:
             return False
         return self._websocket.inbox.is_full
-
-    def _is_handled(self) -> bool:
-        return self._websocket is None or self._websocket.inbox.is_handled
 
     def _handle(self, event: Event, now: float) -> None:
         if isinstance(event, (str, bytes)):
@@ -261,23 +271,26 @@ class SocketLink(asyncio.BufferedProtocol):
     def _obey(self) -> None:
         if self._lost:
             return
+        self._session.has_news = False
         wants = self._session.wants
-        self._set_reading(wants is not Wants.HOLD and not self._backlog)
+        reading = wants is not Wants.HOLD and not self._backlog
+        if reading is not self._reading:
+            self._set_reading(reading)
         if wants is not self._obeyed:
             self._obeyed = wants
             if wants is Wants.EOF:
                 self._end_our_half()
             elif wants is Wants.ABORT:
                 self._let_go()
-        self._flush_soon()
+        if self._session.has_output:
+            self._out.flush_soon()
 
     def _set_reading(self, reading: bool) -> None:  # noqa: FBT001 - a state, not a mode
-        if reading is not self._reading:
-            self._reading = reading
-            if reading:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
+        self._reading = reading
+        if reading:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
 
     def _end_our_half(self) -> None:
         self._out.flush()
@@ -298,18 +311,6 @@ class SocketLink(asyncio.BufferedProtocol):
             self._transport.close()
         else:
             self._transport.abort()
-
-    def _flush_soon(self) -> None:
-        """Be flushed at the end of this turn, once."""
-        if not self._flush_asked:
-            self._flush_asked = True
-            self.runtime.flush_soon(self)
-
-    def flush(self) -> None:
-        """Write all that this turn has produced, in one piece."""
-        self._flush_asked = False
-        if not self._lost:
-            self._out.flush()
 
     # --- the clock ---------------------------------------------------------------------------
 
@@ -384,6 +385,7 @@ class SocketLink(asyncio.BufferedProtocol):
         self._session.accept(policy, subprotocol=websocket.subprotocol, headers=headers, now=now)
         self._websocket = websocket
         self._out.open(policy.limits, policy.slow)
+        self._out.flush_soon()  # before the handler's first step, which may hold the loop
         self._expires = expires
         self._disarm()
 
@@ -428,7 +430,7 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def is_current(self) -> bool:
         """Whether the calling thread is the loop's."""
-        return self.runtime.is_current()
+        return get_ident() == self.runtime.thread_id
 
     def run(self, action: Callable[[], None]) -> bool:
         """Run `action` on the loop; False if it has ended."""
@@ -452,7 +454,6 @@ class SocketLink(asyncio.BufferedProtocol):
             self.too_slow()
             return False
         self.sent += 1
-        self._flush_soon()
         return True
 
     @property
@@ -506,7 +507,7 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def resume(self) -> None:
         """The handler is ready for more."""
-        if (self._unread_since is not None or self._session.holds_end) and not self._lost:
+        if (self._unread_since is not None or self._holds_end) and not self._lost:
             self._pull(self.runtime.clock.now())
 
     def join(self, room: str) -> None:

@@ -16,6 +16,7 @@ from .outbox import Outbox
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from ws_middleware.config import Limits, Slow
     from ws_middleware.core.session import Session
@@ -34,6 +35,9 @@ class Outflow:
     __slots__ = (
         "_burst",
         "_drains",
+        "_flush_soon",
+        "_is_asked",
+        "_is_over",
         "_limits",
         "_outbox",
         "_paused",
@@ -43,10 +47,19 @@ class Outflow:
         "_unflushed",
     )
 
-    def __init__(self, transport: asyncio.Transport, session: Session) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        session: Session,
+        flush_soon: Callable[[Outflow], None],
+    ) -> None:
+        """`flush_soon` has `flush` called at the end of the turn."""
         transport.set_write_buffer_limits(high=HIGH, low=_LOW)
         self._transport = transport
         self._session = session
+        self._flush_soon = flush_soon
+        self._is_asked = False
+        self._is_over = False
         self._outbox: Outbox | None = None
         self._limits: Limits | None = None
         self._drains: list[Receipt[None]] = []
@@ -85,7 +98,7 @@ class Outflow:
     def send(self, message: str | bytes | EncodedMessage) -> bool:
         """Take a message for an open session; False if too much waits for this peer."""
         assert self._outbox is not None
-        if self._paused or self._outbox:
+        if self._paused:  # whatever waits in the outbox waits for that
             elsewhere = self._transport.get_write_buffer_size() + self._unflushed
             return self._outbox.put(message, elsewhere)
         size = self._session.send(message)
@@ -93,6 +106,9 @@ class Outflow:
         self._burst += size
         if self._unflushed >= HIGH:
             self._write()
+        if not self._is_asked:
+            self._is_asked = True
+            self._flush_soon(self)
         return True
 
     def drained(self) -> Receipt[None] | None:
@@ -100,18 +116,32 @@ class Outflow:
 
         A sender who has had `HIGH` bytes of this turn waits too, for the others on the loop.
         """
-        if not self._paused and not self._outbox and self._burst < HIGH:
+        if not self._paused and self._burst < HIGH:
             return None
         receipt: Receipt[None] = Receipt()
         self._drains.append(receipt)
         return receipt
 
+    def flush_soon(self) -> None:
+        """Be flushed at the end of this turn, once."""
+        if not self._is_asked:
+            self._is_asked = True
+            self._flush_soon(self)
+
     def flush(self) -> None:
         """Write what the turn has produced. A close goes out whatever the transport says."""
+        self._is_asked = False
+        if self._is_over:
+            return
         self._burst = 0
         if not self._paused or self._session.state is not State.OPEN:
             self._write()
-        self._settle()
+        if self._drains:
+            self._settle()
+
+    def end(self) -> None:
+        """The connection is gone: write nothing any more."""
+        self._is_over = True
 
     def _write(self) -> None:
         self._unflushed = 0
@@ -145,7 +175,7 @@ class Outflow:
             self._outbox.clear()
 
     def _settle(self) -> None:
-        if self._drains and not self._paused and not self._outbox:
+        if self._drains and not self._paused:
             drains, self._drains = self._drains, []
             for receipt in drains:
                 receipt.resolve(None)
