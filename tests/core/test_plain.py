@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import importlib
 import math
 import struct
+import sys
 from itertools import cycle
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.core.drive import limits
 from tests.support import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame, mask
 from ws_middleware.core import framing as framing_module
+from ws_middleware.core import masking as masking_module
 from ws_middleware.core.framing import Failed, Framing
-from ws_middleware.core.plain import find_extent, read_plain, unmask
+from ws_middleware.core.masking import unmask_in_c, unmask_short
+from ws_middleware.core.plain import find_extent, read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,9 +112,20 @@ def test_what_is_not_plain_is_left_to_the_parser(data: bytes) -> None:
 
 @settings(derandomize=True, database=None)
 @given(payload=st.binary(max_size=1100), key=st.binary(min_size=4, max_size=4))
+@example(payload=b"x" * 5000, key=KEY)
 def test_a_mask_is_taken_off(payload: bytes, key: bytes) -> None:
-    assert unmask(payload, key) == mask(payload, key)
-    assert framing_module._unmask_long(payload, key) == mask(payload, key)
+    assert unmask_short(payload, key) == mask(payload, key)
+    assert framing_module._unmask_in_python(payload, key) == mask(payload, key)
+    assert unmask_in_c is not None, "the tests are installed with it"
+    assert unmask_in_c(payload, key) == mask(payload, key)
+
+
+def test_the_c_function_is_used_where_it_is_there() -> None:
+    assert framing_module._unmask is unmask_in_c
+    with patch.dict(sys.modules, {"websockets.speedups": None}):
+        without = importlib.reload(masking_module).unmask_in_c
+    importlib.reload(masking_module)
+    assert without is None
 
 
 # --- both ways to read, one outcome --------------------------------------------------------------
@@ -170,6 +185,8 @@ def cut(data: bytes, sizes: list[int]) -> Iterable[bytes]:
 def test_it_makes_no_difference_who_reads_a_frame(data: bytes, sizes: list[int]) -> None:
     with patch.object(framing_module, "read_plain", lambda *_: None):
         expected = pull(Framing(SMALL), [data])
+    with patch.object(framing_module, "_unmask", framing_module._unmask_in_python):
+        assert pull(Framing(SMALL), [data]) == expected
     assert pull(Framing(SMALL), [data]) == expected
     assert pull(Framing(SMALL), cut(data, sizes)) == expected
 

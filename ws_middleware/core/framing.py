@@ -29,6 +29,7 @@ from wsproto.events import (
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, Opcode, RsvBits, XorMaskerSimple
 
+from .masking import SHORT, unmask_in_c, unmask_short
 from .plain import HEAD, find_extent, read_plain
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Framing:
                 return None
             # At once, if the parser is in the middle of nothing.
             if not (self._left or self._head or self._bounds.frames):
-                plain = read_plain(self._data, self._at, self._most, _unmask_long)
+                plain = read_plain(self._data, self._at, self._most, _unmask)
                 if plain is not None:
                     message, self._at = plain
                     self.is_drained = self._at == len(self._data)
@@ -274,5 +275,10 @@ class Framing:
         self._text = self._binary = None
 
 
-def _unmask_long(payload: bytes, key: bytes) -> bytes:
+def _unmask_in_python(payload: bytes, key: bytes) -> bytes:
+    if len(payload) <= SHORT:
+        return unmask_short(payload, key)
     return bytes(XorMaskerSimple(key).process(bytearray(payload)))
+
+
+_unmask: Final = unmask_in_c or _unmask_in_python

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HEAD", "find_extent", "read_plain", "unmask"]
+__all__ = ["HEAD", "find_extent", "read_plain"]
 
 #: Bytes of the longest head, mask key and all.
 HEAD: Final = 14
@@ -35,9 +35,6 @@ _U64: Final = struct.Struct("!Q")
 
 #: How long a payload has to be for a head of so many bytes. Heads without a mask are shorter.
 _LEAST: Final = {6: 0, 8: 126, 14: 0x10000}
-
-#: Up to so many bytes one large number is quicker than anything else in Python.
-_SHORT: Final = 1024
 
 
 def find_extent(data: bytes, at: int) -> tuple[int, int] | None:
@@ -65,7 +62,7 @@ def find_extent(data: bytes, at: int) -> tuple[int, int] | None:
 
 
 def read_plain(
-    data: bytes, at: int, most: float, unmask_long: Callable[[bytes, bytes], bytes]
+    data: bytes, at: int, most: float, unmask: Callable[[bytes, bytes], bytes]
 ) -> tuple[str | bytes, int] | None:
     """Return the message at `at` and where the next frame begins; `None` if it is not plain.
 
@@ -73,7 +70,7 @@ def read_plain(
         data: what has come.
         at: where a frame begins in it.
         most: bytes that a message may have.
-        unmask_long: takes the mask off a long payload, given it and the key.
+        unmask: takes the mask off a payload, given it and the key.
     """
     extent = find_extent(data, at)
     if extent is None:
@@ -84,19 +81,10 @@ def read_plain(
         return None
     if size < _LEAST.get(begin - at, end):
         return None
-    take = unmask if size <= _SHORT else unmask_long
-    payload = take(data[begin:end], data[begin - _KEY : begin])
+    payload = unmask(data[begin:end], data[begin - _KEY : begin])
     if first == _BINARY:
         return payload, end
     try:
         return payload.decode(), end
     except UnicodeDecodeError:
         return None
-
-
-def unmask(payload: bytes, key: bytes) -> bytes:
-    """Take the mask off a short payload: the payload and its key as one number each."""
-    size = len(payload)
-    mask = (key * (size // _KEY + 1))[:size]
-    number = int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")
-    return number.to_bytes(size, "little")
