@@ -6,7 +6,7 @@ import signal
 import sys
 
 from . import (
-    asgi_echo,
+    echo,
     hub_send,
     wsgi_connect,
     wsgi_events,
@@ -22,7 +22,7 @@ SCRIPTS = {
     "wsgi_idle": wsgi_idle.main,
     "wsgi_events": wsgi_events.main,
     "hub_send": hub_send.main,
-    "asgi_echo": asgi_echo.main,
+    "echo": echo.main,
 }
 
 

@@ -23,6 +23,7 @@ __all__ = ["Report", "arguments", "median", "percentile", "spread"]
 _PACKAGES: Final = (
     *("ws-middleware", "uvloop", "gunicorn", "flask", "waitress", "redis"),
     *("flask-sock", "flask-socketio", "python-socketio", "gevent"),
+    *("uvicorn", "websockets", "wsproto"),
 )
 
 

@@ -113,11 +113,12 @@ def test_sends_to_a_room_whatever_redis_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_echoes_on_uvicorn(tmp_path: Path) -> None:
-    out, figures = run(tmp_path, "asgi_echo", "--sockets", "2", "--messages", "3")
-    assert "| served by | server us an echo | ratio to the first |" in out
-    assert len(figures["microseconds"]) == 7
-    assert all(len(rounds) == 1 for rounds in figures["microseconds"].values())
+def test_echoes(tmp_path: Path) -> None:
+    out, figures = run(tmp_path, "echo", "--sockets", "2", "--messages", "3")
+    assert "| 16 bytes, 8 in flight | server us an echo | ratio to the first |" in out
+    loads = [figures[name] for name in figures if "in flight" in name]
+    assert [len(each) for each in loads] == [8, 8, 8]
+    assert all(len(rounds) == 1 for each in loads for rounds in each.values())
 
 
 def test_exactly_the_scripts_there_are_can_be_run_and_are_explained() -> None:

@@ -1,12 +1,14 @@
-"""ASGI apps that echo: bare, and behind our door. Run by uvicorn."""
+"""Apps that echo: an ASGI app, bare and behind our door, and a Flask app."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from flask import Flask
+
 from ws_middleware import Anonymous, WebSocket, WebSockets
 
-__all__ = ["bare", "guarded"]
+__all__ = ["bare", "flask_app", "guarded"]
 
 
 async def bare(scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401
@@ -33,3 +35,11 @@ async def _echo(ws: WebSocket) -> None:
 
 #: The app's own WebSocket behind our door; a route of ours is at another path.
 guarded = _sockets.asgi(bare)
+
+flask_app = Flask(__name__)
+_sockets.init_app(flask_app)
+
+
+@flask_app.get("/")
+def _index() -> str:
+    return "up"
