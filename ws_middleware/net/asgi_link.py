@@ -1,16 +1,14 @@
 """The ASGI end of one connection: a server's `receive` and `send`, as a link.
 
 The server owns the bytes: frames, pings and the closing handshake are its own. What is ours: one
-task that receives, the order of what goes out (`asgi_outgoing`), and a look at the clock, for no
-server ends a send that hangs.
+task that receives (`asgi_incoming`), the order of what goes out (`asgi_outgoing`), a look at the
+clock (`asgi_stalled`), and the last means to end a connection (`asgi_cut`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from enum import IntEnum, auto
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ws_middleware.config import DEFAULT_LIMITS
@@ -18,10 +16,11 @@ from ws_middleware.core.events import Closed
 from ws_middleware.errors import ConnectionClosed
 from ws_middleware.receipt import Receipt
 
-from .abort import abort_connection, warn_uncut
+from .asgi_cut import Cut
 from .asgi_incoming import Incoming
 from .asgi_messages import accept_event, close_event, message_of, refusal_of_close
 from .asgi_outgoing import Outgoing, PeerGone
+from .asgi_stalled import SendWatch
 from .control import ping
 from .deadlines import Deadlines
 
@@ -40,13 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ASGILink", "PeerGone", "Phase"]
 
-#: How many times `write_timeout` one send may hang before the peer counts as gone: whether it makes
-#: progress meanwhile, which would start `write_timeout` anew, cannot be seen from here.
-STALLED: Final = 3
 #: How long a peer's messages may go untaken while nobody is in receive(): as on our own port.
 _UNREAD: Final = 120.0
-#: Seconds for a close that is the last try to end a connection that cannot be cut.
-_LAST_TRY: Final = 1.0
 
 
 class Phase(IntEnum):
@@ -88,20 +82,17 @@ class ASGILink:
         self.finished: asyncio.Future[None] = runtime.loop.create_future()
         self._incoming = Incoming(runtime, receive, look, self)
         self.out = Outgoing(runtime, send)
-        self.out.on_begin = self._watch_send
         self.out.on_lost = self.lost
         # granian sends no close frame under a receive that waits.
         self.out.on_last = self._incoming.stop
         self.out.on_end = self.finish
+        self._watch = SendWatch(self.out, self.deadlines, self._drop)
+        self._cut = Cut(runtime, scope, send)
         self._engine = engine
-        self._send = send
-        #: Whether a look at the sends is to come.
-        self._watches = False
         self._websocket: WebSocket | None = None
         self._is_told = False
         self._gone: list[Receipt[None]] = []
         self._limits = DEFAULT_LIMITS
-        self._stalled = STALLED * DEFAULT_LIMITS.write_timeout
         runtime.add(self)
 
     @property
@@ -122,7 +113,7 @@ class ASGILink:
         """Take what was decided. `expires` is monotonic."""
         self._websocket = websocket
         self._limits = policy.limits
-        self._stalled = STALLED * policy.limits.write_timeout
+        self._watch.open(policy.limits)
         self.headers = tuple(headers)
         self.out.open(policy.limits, policy.slow)
         if expires is not None:
@@ -205,11 +196,7 @@ class ASGILink:
         code = code if isinstance(code, int) else 1005
         self.end(Closed(code, str(event.get("reason") or ""), "peer", "closed"))
         if hangs:  # the server may end, and wait for a peer that takes nothing
-            self.runtime.later(self._limits.close_timeout, self._cut_rest)
-
-    def _cut_rest(self) -> None:
-        """Cut what the server may still hold on to; most likely there is nothing any more."""
-        abort_connection(self.scope, bool)
+            self._cut.rest_in(self._limits.close_timeout)
 
     def lost(self, why: str) -> None:
         """The connection ended without a word."""
@@ -305,21 +292,6 @@ class ASGILink:
 
     def _not_closed(self, now: float) -> None:  # noqa: ARG002
         self._drop("close_timeout")
-
-    def _watch_send(self, now: float) -> None:
-        """A send begins. One look for many of them: what is in time costs nothing."""
-        if not self._watches:
-            self._watches = True
-            self.deadlines.at(now + self._stalled, self._look_at_send)
-
-    def _look_at_send(self, now: float) -> None:
-        since = self.out.since
-        if since is None:
-            self._watches = False
-        elif now < since + self._stalled:
-            self.deadlines.at(since + self._stalled, self._look_at_send)
-        else:
-            self._drop(f"write_timeout: a send has hung for {self._stalled:g} s")
 
     def _unread(self, now: float) -> None:
         if self.websocket.is_waited_for:
@@ -429,24 +401,7 @@ class ASGILink:
         self.end(Closed(1006, "", by, why))
         if self.app is not None:
             self.app.give_up()
-        abort_connection(self.scope, partial(self._told, hangs))
-
-    def _told(self, hangs: bool, is_cut: bool) -> None:  # noqa: FBT001 - see `abort`
-        """Hear whether it was cut; ask the server for what could not be. From any thread."""
-        if is_cut:
-            return
-        warn_uncut()
-        if not hangs:
-            self.run(self._try_soon)
-
-    def _try_soon(self) -> None:
-        self.runtime.spawn(self._try_to_close())
-
-    async def _try_to_close(self) -> None:
-        """Send a close, for a moment: daphne would keep the connection."""
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(_LAST_TRY):
-                await self._send(close_event(1001, "going_away", self.scope))
+        self._cut.now(hangs=hangs)
 
     # --- what a runtime does with it ---------------------------------------------------------
 
