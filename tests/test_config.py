@@ -37,6 +37,7 @@ COUNTS = [
     (ServerLimits, "head_size"),
     (ServerLimits, "head_fields"),
 ]
+BEATS = [(Heartbeat, "app_ping"), (Heartbeat, "app_pong")]
 SECONDS = [
     (Limits, "write_timeout"),
     (Limits, "close_timeout"),
@@ -53,7 +54,7 @@ def made(options: Options, name: str, value: object) -> object:
 
 
 def test_every_field_is_in_a_table_of_this_test() -> None:
-    tabled = {(options, name) for options, name in [*COUNTS_OR_NONE, *COUNTS, *SECONDS]}
+    tabled = {(options, name) for options, name in [*COUNTS_OR_NONE, *COUNTS, *SECONDS, *BEATS]}
     assert tabled == {
         (options, field.name)
         for options in (Limits, ServerLimits, Heartbeat)
@@ -82,7 +83,12 @@ def test_the_defaults_are_those_that_are_documented() -> None:
         "connections": 10_000,
         "undecided": 1_000,
     }
-    assert dataclasses.asdict(DEFAULT_HEARTBEAT) == {"interval": 30.0, "timeout": 20.0}
+    assert dataclasses.asdict(DEFAULT_HEARTBEAT) == {
+        "interval": 30.0,
+        "timeout": 20.0,
+        "app_ping": None,
+        "app_pong": None,
+    }
 
 
 @pytest.mark.parametrize(("options", "name"), [*COUNTS_OR_NONE, *COUNTS])
@@ -109,6 +115,31 @@ def test_a_time_is_a_number_of_seconds_above_0(options: Options, name: str, valu
     assert str(caught.value) == (
         f"{options.__name__}({name}=...) takes a number of seconds above 0; got {value!r}"
     )
+
+
+@pytest.mark.parametrize(("options", "name"), BEATS)
+@pytest.mark.parametrize(
+    "value", ["", b"", "x" * 1025, "\u00e9" * 513, "\ud800", 5, True, bytearray(b"x"), ["x"]]
+)
+def test_a_message_of_a_heartbeat_is_a_short_text_or_bytes(
+    options: Options, name: str, value: object
+) -> None:
+    for fits in ("x" * 1024, "\u00e9" * 512, b"x", "0", None):
+        assert made(options, name, fits) == fits
+    with pytest.raises(ConfigError) as caught:
+        made(options, name, value)
+    assert str(caught.value) == (
+        f"Heartbeat({name}=...) takes a text or bytes, of 1 to 1024 bytes, or None for none; got "
+        f"{value!r:.80}"
+    )
+
+
+def test_an_answer_to_no_ping_is_wrong_as_soon_as_that_is_known() -> None:
+    assert Heartbeat(app_pong="pong").inherit(Heartbeat(app_ping="ping")).app_ping == "ping"
+    with pytest.raises(ConfigError, match=r"there is none; give one, or app_pong=None, too$"):
+        Heartbeat(app_ping=None, app_pong="pong")
+    with pytest.raises(ConfigError, match="answers an app_ping, and there is none"):
+        Heartbeat(app_pong="pong").inherit(DEFAULT_HEARTBEAT)
 
 
 @pytest.mark.parametrize(("options", "name"), COUNTS_OR_NONE)
@@ -143,12 +174,14 @@ def test_inheriting_keeps_what_was_given_none_included() -> None:
     assert limits == Limits(message_size=None, fragments=5, write_timeout=1.0, close_timeout=2.0)
     assert limits.rooms_per_socket is INHERIT
     assert Limits().inherit(DEFAULT_LIMITS) == DEFAULT_LIMITS
-    assert Heartbeat(interval=5).inherit(DEFAULT_HEARTBEAT) == Heartbeat(5, 20.0)
+    assert Heartbeat(interval=5).inherit(DEFAULT_HEARTBEAT) == Heartbeat(5, 20.0, None, None)
 
 
 def test_inherit_prints_as_what_it_is() -> None:
     assert repr(INHERIT) == "INHERIT"
-    assert repr(Heartbeat(interval=5)) == "Heartbeat(interval=5, timeout=INHERIT)"
+    assert repr(Heartbeat(5, app_ping="?")) == (
+        "Heartbeat(interval=5, timeout=INHERIT, app_ping='?', app_pong=INHERIT)"
+    )
 
 
 @pytest.mark.parametrize("given", [Limits(), ServerLimits(), Heartbeat()])

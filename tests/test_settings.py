@@ -101,7 +101,7 @@ POLICY_LAYERS: list[Any] = [
         Heartbeat(interval=2),
         Heartbeat(interval=3),
         ("WSM_HEARTBEAT_INTERVAL", "4"),
-        [Heartbeat(interval, 20.0) for interval in (1, 2, 3, 4, 30.0)],
+        [Heartbeat(interval).inherit(DEFAULT_HEARTBEAT) for interval in (1, 2, 3, 4, 30.0)],
         id="heartbeat",
     ),
 ]
@@ -224,10 +224,15 @@ def test_each_limit_is_inherited_by_itself_from_route_to_app_to_default() -> Non
     ).inherit(DEFAULT_LIMITS)
 
 
+def whole(heartbeat: Heartbeat) -> Heartbeat:
+    return heartbeat.inherit(DEFAULT_HEARTBEAT)
+
+
 def test_each_number_of_a_heartbeat_is_inherited_by_itself() -> None:
     made = settings({"heartbeat": Heartbeat(interval=10)})
-    assert resolved(made, auth=JWT).heartbeat == Heartbeat(10, 20.0)
-    assert resolved(made, auth=JWT, heartbeat=Heartbeat(timeout=5)).heartbeat == Heartbeat(10, 5)
+    assert resolved(made, auth=JWT).heartbeat == whole(Heartbeat(10))
+    both = resolved(made, auth=JWT, heartbeat=Heartbeat(timeout=5)).heartbeat
+    assert both == whole(Heartbeat(10, 5))
     assert resolved(settings(), auth=JWT).heartbeat == DEFAULT_HEARTBEAT
 
 
@@ -243,9 +248,47 @@ def test_none_aloud_is_no_limit_and_is_not_inherited_over() -> None:
 def test_a_heartbeat_can_be_off_and_on_again() -> None:
     off = settings({"heartbeat": None}, {"heartbeat": Heartbeat(interval=3)})
     assert resolved(off, auth=JWT).heartbeat is None
-    assert resolved(off, auth=JWT, heartbeat=Heartbeat(interval=5)).heartbeat == Heartbeat(5, 20.0)
+    back = resolved(off, auth=JWT, heartbeat=Heartbeat(interval=5)).heartbeat
+    assert back == whole(Heartbeat(5))
     on = settings({"heartbeat": Heartbeat(interval=3)})
     assert resolved(on, auth=JWT, heartbeat=None).heartbeat is None
+
+
+def test_a_message_of_a_heartbeat_is_inherited_by_itself() -> None:
+    made = settings({"heartbeat": Heartbeat(app_ping="ping")}, {"heartbeat": Heartbeat(timeout=5)})
+    with_answer = resolved(made, auth=JWT, heartbeat=Heartbeat(app_pong="pong")).heartbeat
+    assert with_answer == Heartbeat(30.0, 5, "ping", "pong")
+    without = resolved(made, auth=JWT, heartbeat=Heartbeat(app_ping=None)).heartbeat
+    assert without == Heartbeat(30.0, 5, None, None)
+
+
+@pytest.mark.parametrize(
+    ("app", "route"),
+    [
+        pytest.param({}, Heartbeat(app_pong="pong"), id="nobody has one"),
+        pytest.param(
+            {"heartbeat": Heartbeat(app_ping="ping", app_pong="pong")},
+            Heartbeat(app_ping=None),
+            id="the route has none",
+        ),
+    ],
+)
+def test_an_answer_to_no_ping_is_an_error_that_names_the_route(
+    app: dict[str, Any], route: Heartbeat
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolved(settings(app), auth=JWT, heartbeat=route)
+    assert str(caught.value).endswith(
+        ": Heartbeat(app_pong='pong') answers an app_ping, and there is none; give one, or "
+        "app_pong=None, too"
+    )
+    assert str(caught.value).startswith("route /ws: ")
+
+
+def test_the_messages_of_a_heartbeat_are_no_variables() -> None:
+    environ = {"WSM_HEARTBEAT_APP_PING": "ping"}
+    assert settings(None, None, environ).environ == {}
+    assert len(unknown_variables(environ)) == 1
 
 
 def test_a_variable_counts_where_code_left_a_limit_open() -> None:

@@ -107,7 +107,7 @@ def test_a_route_inherits_field_by_field(serve: Serve) -> None:
     assert policy_of(sockets, route).limits.message_size == 2000
     assert policy_of(sockets, route).limits.fragments == 7
     assert policy_of(sockets, route).limits.inbound_messages == 16
-    assert policy_of(sockets, route).heartbeat == Heartbeat(interval=5, timeout=20)
+    assert policy_of(sockets, route).heartbeat == Heartbeat(5, 20, None, None)
     assert policy_of(sockets, plain).heartbeat is None
 
 
@@ -252,6 +252,17 @@ def test_the_shape_of_a_route(
 
 
 # --- what it says of itself ----------------------------------------------------------------------
+
+
+def test_describe_shows_messages_of_a_heartbeat_where_there_are_some() -> None:
+    sockets = WebSockets(auth=Anonymous(), heartbeat=Heartbeat(interval=5))
+    sockets.route("/plain")
+    sockets.route("/asks", heartbeat=Heartbeat(app_ping="?"))
+    sockets.route("/knows", heartbeat=Heartbeat(app_ping="?", app_pong=b"!"))
+    plain, asks, knows = sockets.describe().splitlines()
+    assert " heartbeat=5/20 s message_size" in plain
+    assert " heartbeat=5/20 s app_ping='?' app_pong=None message_size" in asks
+    assert " heartbeat=5/20 s app_ping='?' app_pong=b'!' message_size" in knows
 
 
 def test_describe_has_a_line_for_each_route_and_no_key() -> None:

@@ -7,6 +7,7 @@ is not given is `INHERIT`: a route takes it from the app, the app from `DEFAULT_
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar
@@ -64,6 +65,25 @@ def _check_positive(owner: object, name: str, *, none: bool, whole: bool) -> Non
         msg = (
             f"{type(owner).__name__}({name}=...) takes {wanted}"
             f"{', or None for no limit' if none else ''}; got {value!r}"
+        )
+        raise ConfigError(msg)
+
+
+#: Bytes of an `app_ping` or an `app_pong`: all that they say is that somebody is there.
+_BEAT_SIZE: Final = 1024
+
+
+def _check_beat(name: str, value: object) -> None:
+    if value is INHERIT or value is None:
+        return
+    size = 0
+    if isinstance(value, (str, bytes)):
+        with suppress(UnicodeEncodeError):  # half a surrogate pair, which no frame can have
+            size = len(value if isinstance(value, bytes) else value.encode())
+    if not 0 < size <= _BEAT_SIZE:
+        msg = (
+            f"Heartbeat({name}=...) takes a text or bytes, of 1 to {_BEAT_SIZE} bytes, or None for "
+            f"none; got {value!r:.80}"
         )
         raise ConfigError(msg)
 
@@ -162,24 +182,51 @@ class Heartbeat:
     last sign at the latest.
 
     Raises:
-        ConfigError: a value is not a positive number.
+        ConfigError: a time is not a positive number, a message is none, or there is an `app_pong`
+            to no `app_ping`.
     """
 
     interval: float = INHERIT
     timeout: float = INHERIT
+    #: Sent as a message in the place of a ping where an ASGI server owns the frames, which lets
+    #: nobody ping: for clients that know it, and answer. `None`: none is sent.
+    app_ping: str | bytes | None = INHERIT
+    #: What they answer; no handler gets it. `None`: an answer is a message like any other.
+    app_pong: str | bytes | None = INHERIT
 
     def __post_init__(self) -> None:
         _check_positive(self, "interval", none=False, whole=False)
         _check_positive(self, "timeout", none=False, whole=False)
+        _check_beat("app_ping", self.app_ping)
+        _check_beat("app_pong", self.app_pong)
+        if self.app_ping is None and self.app_pong is not None and self.app_pong is not INHERIT:
+            msg = (
+                f"Heartbeat(app_pong={self.app_pong!r:.80}) answers an app_ping, and there is "
+                "none; give one, or app_pong=None, too"
+            )
+            raise ConfigError(msg)
 
     def inherit(self, base: Heartbeat) -> Heartbeat:
-        """Return this heartbeat with what was not given taken from `base`."""
+        """Return this heartbeat with what was not given taken from `base`.
+
+        Raises:
+            ConfigError: that makes an `app_pong` to no `app_ping`.
+        """
         return _inherit(self, base)
+
+    def describe(self) -> str:
+        """Return it as `WebSockets.describe` shows it; nothing may be INHERIT any more."""
+        told = f"{self.interval:g}/{self.timeout:g} s"
+        if self.app_ping is not None:
+            told += f" app_ping={self.app_ping!r} app_pong={self.app_pong!r}"
+        return told
 
 
 DEFAULT_HEARTBEAT: Final = Heartbeat(
     interval=30.0,  # under the 60 s after which most proxies cut an idle connection
     timeout=20.0,
+    app_ping=None,  # it is a message in the app's own protocol, which only the app can put there
+    app_pong=None,
 )
 
 RefuseWith = Literal["http", "close"]

@@ -374,14 +374,13 @@ def check_broker(given: Mapping[str, Any]) -> None:
 
 def _describe(endpoint: Endpoint) -> str:
     policy = endpoint.policy
-    heartbeat = policy.heartbeat
     origins = policy.origins if isinstance(policy.origins, str) else ",".join(policy.origins)
     limits = policy.limits
     parts = {
         "auth": repr(policy.auth),
         "authorize": getattr(policy.authorize, "__qualname__", policy.authorize),
         "origins": origins,
-        "heartbeat": f"{heartbeat.interval:g}/{heartbeat.timeout:g} s" if heartbeat else None,
+        "heartbeat": policy.heartbeat and policy.heartbeat.describe(),
         "message_size": limits.message_size,
         "outbound_bytes": limits.outbound_bytes,
         "refuse_with": policy.refuse_with,

@@ -70,6 +70,9 @@ PER_PROCESS: Final = "memory://per-process"
 #: What the URL of a broker begins with that other processes hear.
 _REMOTE: Final = ("redis://", "rediss://", "redis+", "rediss+")
 
+#: Fields of a group that only code says: what an app and its pages have agreed on.
+_UNVARIABLE: Final = frozenset({"app_ping", "app_pong"})
+
 #: How a switch is written in a variable.
 _SWITCH_WORDS: Final = {"true": True, "1": True, "false": False, "0": False}
 
@@ -209,7 +212,7 @@ def resolve_policy(settings: Settings, route: Policy, where: str) -> EffectivePo
         authorize=route.get("authorize", settings.get("authorize")),
         origins=origins if isinstance(origins, str) else tuple(origins),
         allowed_hosts=_resolve_hosts(settings, route),
-        heartbeat=_resolve_heartbeat(settings, route),
+        heartbeat=_resolve_heartbeat(settings, route, where),
         limits=_resolve_limits(settings, route),
         refuse_with=route.get("refuse_with", settings.get("refuse_with", "http")),
         slow=route.get("slow", settings.get("slow", "close")),
@@ -237,14 +240,18 @@ def _resolve_limits(settings: Settings, route: Policy) -> Limits:
     return limits.inherit(DEFAULT_LIMITS)
 
 
-def _resolve_heartbeat(settings: Settings, route: Policy) -> Heartbeat | None:
+def _resolve_heartbeat(settings: Settings, route: Policy, where: str) -> Heartbeat | None:
     given = [layer["heartbeat"] for layer in (route, *settings.layers) if "heartbeat" in layer]
     if given and given[0] is None:
         return None
     heartbeat = Heartbeat()
-    for each in given:
-        heartbeat = heartbeat.inherit(each or Heartbeat())
-    return heartbeat.inherit(DEFAULT_HEARTBEAT)
+    try:
+        for each in (*given, DEFAULT_HEARTBEAT):
+            heartbeat = heartbeat.inherit(each or Heartbeat())
+    except ConfigError as error:  # two of them contradict each other
+        msg = f"{where}: {error}"
+        raise ConfigError(msg) from None
+    return heartbeat
 
 
 def check_values(given: Mapping[str, Any], where: str) -> None:
@@ -328,7 +335,7 @@ def _variables() -> dict[str, tuple[str, str | None]]:
         for name in (*_LISTS, *_TEXTS, *_WORDS, *_SWITCHES, *_NUMBERS)
     }
     for group, kind in _GROUPS.items():
-        for part in fields(kind):
+        for part in (each for each in fields(kind) if each.name not in _UNVARIABLE):
             known[f"{_PREFIX}{group.upper()}_{part.name.upper()}"] = (group, part.name)
     return known
 

@@ -185,6 +185,31 @@ def test_life_in_a_pause_ends_the_deadline() -> None:
     assert heartbeat.next_deadline() == 320.0
 
 
+# --- where something else is on its way to the peer ----------------------------------------------
+
+
+def test_a_ping_that_is_put_off_comes_then_and_the_next_an_interval_after_it() -> None:
+    heartbeat = clock()
+    heartbeat.put_off(131.0)
+    assert heartbeat.pulse(130.0) is None
+    assert heartbeat.pulse(131.0) is Pulse.PING
+    heartbeat.received()
+    assert heartbeat.next_deadline() == 161.0
+
+
+def test_one_that_is_due_later_anyhow_is_not_put_off() -> None:
+    heartbeat = clock()
+    heartbeat.put_off(111.0)
+    assert heartbeat.next_deadline() == 130.0
+
+
+def test_putting_a_ping_off_saves_no_dead_peer() -> None:
+    heartbeat = clock(interval=10.0, timeout=25.0)
+    assert heartbeat.pulse(110.0) is Pulse.PING
+    heartbeat.put_off(136.0)
+    assert heartbeat.pulse(135.0) is Pulse.DEAD
+
+
 # --- our own loop --------------------------------------------------------------------------------
 
 

@@ -53,6 +53,10 @@ class HeartbeatClock:
                 self._deadline += now - self._paused_at
             self._paused_at = None
 
+    def put_off(self, until: float) -> None:
+        """Send no ping before `until`."""
+        self._ping_at = max(self._ping_at, until)
+
     def stood_still(self, seconds: float) -> None:
         """Our loop did not turn for `seconds`, which must not count against the peer."""
         if self._deadline is not None and self._paused_at is None:

@@ -2,7 +2,7 @@
 
 The server owns the bytes: frames, pings and the closing handshake are its own. What is ours: one
 task that receives (`asgi_incoming`), the order of what goes out (`asgi_outgoing`), a look at the
-clock (`asgi_stalled`), and the last means to end a connection (`asgi_cut`).
+clock (`asgi_stalled`, `asgi_heartbeat`), and the last means to end a connection (`asgi_cut`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ws_middleware.errors import ConnectionClosed
 from ws_middleware.receipt import Receipt
 
 from .asgi_cut import Cut
+from .asgi_heartbeat import Hold, heartbeat_of
 from .asgi_incoming import Incoming
 from .asgi_messages import accept_event, close_event, message_of, refusal_of_close
 from .asgi_outgoing import Outgoing, PeerGone
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ws_middleware.websocket import WebSocket
 
     from .asgi_guard import GuardedApp
+    from .asgi_heartbeat import AppHeartbeat
     from .asgi_outgoing import Event, Receive, Send
     from .engine import Engine
     from .runtime import Runtime
@@ -41,6 +43,8 @@ __all__ = ["ASGILink", "PeerGone", "Phase"]
 
 #: How long a peer's messages may go untaken while nobody is in receive(): as on our own port.
 _UNREAD: Final = 120.0
+#: Seconds that a peer which shows no life has to hear so, before its connection is cut.
+_LAST_CALL: Final = 1.0
 
 
 class Phase(IntEnum):
@@ -88,6 +92,7 @@ class ASGILink:
         self.out.on_end = self.finish
         self._watch = SendWatch(self.out, self.deadlines, self._drop)
         self._cut = Cut(runtime, scope, send)
+        self._heartbeat: AppHeartbeat | None = None
         self._engine = engine
         self._websocket: WebSocket | None = None
         self._is_told = False
@@ -118,6 +123,7 @@ class ASGILink:
         self.out.open(policy.limits, policy.slow)
         if expires is not None:
             self.deadlines.at(expires, self._expired)
+        self._heartbeat = heartbeat_of(self, policy.heartbeat, self._engine.jitter())
 
     def begin(self) -> None:
         """Read what the server says: that the peer hangs up is to be seen before any answer."""
@@ -145,6 +151,8 @@ class ASGILink:
         """The 101 is out: what has waited follows it."""
         if self.phase is Phase.WAITING:
             self.phase = Phase.OPEN
+            if self._heartbeat is not None:
+                self._heartbeat.begin()
         if self.phase is not Phase.CLOSED:
             self.out.release()
 
@@ -171,11 +179,15 @@ class ASGILink:
             self.deadlines.at(self.runtime.clock.now() + _UNREAD, self._unread)
         else:
             self.deadlines.drop(self._unread)
+        if self._heartbeat is not None:
+            (self._heartbeat.hold if waits else self._heartbeat.go_on)(Hold.READING)
 
     def received(self, event: Event) -> None:
         """Take an event of the server's that is not the last."""
         message = message_of(event)
         if message is None or self.phase >= Phase.CLOSING:
+            return
+        if self._heartbeat is not None and self._heartbeat.received(message):
             return
         most = self._limits.message_size
         size = len(message) if isinstance(message, bytes) else _size_of(message, most)
@@ -234,6 +246,8 @@ class ASGILink:
 
     def _tell(self, closed: Closed) -> None:
         """Tell everybody here, once, that it has left OPEN, or will never come to it."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         websocket = self._websocket
         if websocket is not None and not websocket.closed:
             if self.app is None:
@@ -292,6 +306,14 @@ class ASGILink:
 
     def _not_closed(self, now: float) -> None:  # noqa: ARG002
         self._drop("close_timeout")
+
+    def no_pong(self) -> None:
+        """The peer is dead. It is told, for it may only have been asleep."""
+        self.out.drop()
+        self.close(1011, "no_pong", why="no_pong")
+        if self.app is not None:
+            self.app.give_up()
+        self._cut.rest_in(_LAST_CALL)
 
     def _unread(self, now: float) -> None:
         if self.websocket.is_waited_for:
@@ -364,9 +386,10 @@ class ASGILink:
         if self.phase is not Phase.OPEN:
             receipt.fail(self._ended())
         else:
-            ping(self.scope, receipt, self._ended, self._note_latency)
+            ping(self.scope, receipt, self._ended, self.note_latency)
 
-    def _note_latency(self, seconds: float) -> None:
+    def note_latency(self, seconds: float) -> None:
+        """Hear how long a ping took."""
         self.websocket.latency = seconds
 
     def resume(self) -> None:

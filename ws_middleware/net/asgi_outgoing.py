@@ -252,6 +252,11 @@ class Outgoing:
             self._outbox.dropped += 1
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no message is on its way to the peer, or waits to be."""
+        return not (self._lock.locked() or self._outbox)
+
+    @property
     def waiting(self) -> tuple[int, int]:
         """How many bytes and how many messages wait."""
         return (0, 0) if self._outbox is None else (self._outbox.bytes, len(self._outbox))

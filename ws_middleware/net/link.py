@@ -18,7 +18,7 @@ from ws_middleware.receipt import Receipt
 from ws_middleware.types import UpgradeRequest
 
 from .outflow import Outflow
-from .timers import TICK
+from .timers import LATE, TICK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,8 +36,6 @@ __all__ = ["SocketLink"]
 _EVENTS: Final = 256
 #: How long a peer's messages may go untaken while nobody is in receive().
 _UNREAD: Final = 120.0
-#: Lateness of a timer, in seconds, from which on our own loop counts as having stood still.
-_LATE: Final = 0.05
 #: How long the last bytes may take after both sides have ended.
 _LAST: Final = 5.0
 
@@ -343,7 +341,7 @@ class SocketLink(asyncio.BufferedProtocol):
     def handle_timeout(self, now: float, late: float) -> None:
         """Look what is due."""
         self._tick = self._armed = None
-        if late > _LATE:
+        if late > LATE:
             # A tick more, for the deadline lies up to one before its tick: so it lies ahead of now,
             # and what has come meanwhile is read before it is looked at again.
             self._session.loop_stood_still(late + TICK)

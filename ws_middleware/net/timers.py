@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
     from .clock import Clock
 
-__all__ = ["TICK", "Timed", "Wheel"]
+__all__ = ["LATE", "TICK", "Timed", "Wheel"]
 
 #: Seconds.
 TICK: Final = 0.25
+#: Lateness of a timer, in seconds, from which on our own loop counts as having stood still.
+LATE: Final = 0.05
 
 
 class Timed(Protocol):
