@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tests.asgi.routes import FLOOD, control, seen, sockets
+from tests.asgi.routes import BEAT, FLOOD, control, seen, sockets
 from ws_middleware import Limits
 from ws_middleware.asgi import WebSocketMiddleware
 from ws_middleware.errors import BrokerRequired
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 control()
 
 sockets.guard("/native/limited", limits=Limits(message_size=64 * 1024))
+sockets.guard("/native/pinged", heartbeat=BEAT)
 for path in ("/native/flood", "/native/stopped"):
     sockets.guard(path, limits=Limits(write_timeout=0.5))
 
@@ -45,6 +46,16 @@ async def send(request: Request) -> JSONResponse:
 async def echo(ws: WebSocket) -> None:
     """As an app has it that knows nothing of us."""
     await ws.accept(ws.scope["subprotocols"][0] if ws.scope["subprotocols"] else None)
+    await send_back(ws)
+
+
+async def pinged(ws: WebSocket) -> None:
+    await ws.accept()
+    await ws.send_text("hello")
+    await send_back(ws)
+
+
+async def send_back(ws: WebSocket) -> None:
     while (message := await ws.receive())["type"] != "websocket.disconnect":
         if message.get("text") is not None:
             await ws.send_text(message["text"])
@@ -119,6 +130,7 @@ starlette = Starlette(
         Route("/send/{kind}/{name}/{text}", send, methods=["POST"]),
         WebSocketRoute("/native/echo", echo),
         WebSocketRoute("/native/limited", echo),
+        WebSocketRoute("/native/pinged", pinged),
         WebSocketRoute("/native/known", known),
         WebSocketRoute("/native/return", give_up),
         WebSocketRoute("/native/raise", fail),

@@ -9,13 +9,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from ws_middleware import Granted, JWTAuth, Limits, Principal, WebSockets
+from ws_middleware import Granted, Heartbeat, JWTAuth, Limits, Principal, WebSockets
 from ws_middleware.errors import Refused
 
 if TYPE_CHECKING:
     from ws_middleware import BlockingWebSocket, UpgradeRequest, WebSocket
 
-__all__ = ["FLOOD", "KEY", "control", "seen", "sockets"]
+__all__ = ["BEAT", "FLOOD", "KEY", "control", "seen", "sockets"]
 
 KEY = "k" * 32
 
@@ -98,6 +98,27 @@ async def flood(ws: WebSocket) -> None:
     except BaseException as error:
         seen.append(["/ws/flood", type(error).__name__])
         raise
+
+
+#: By pings where the frames are ours, by messages elsewhere.
+BEAT = Heartbeat(interval=1, timeout=1, app_ping="ping", app_pong="pong")
+
+pinged = sockets.route("/ws/pinged", heartbeat=BEAT)
+
+
+@pinged.on_open
+async def greet(ws: WebSocket) -> None:
+    await ws.send("hello")
+
+
+@pinged.on_message
+async def send_back(ws: WebSocket, message: str) -> None:
+    await ws.send(message)
+
+
+@pinged.on_close
+async def note_pinged(ws: WebSocket) -> None:
+    seen.append(["/ws/pinged", ws.close_code, ws.close_reason])
 
 
 def may_not(user: Principal, request: UpgradeRequest) -> bool:

@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
@@ -55,24 +56,135 @@ from websockets.sync.client import connect
 url, bearer = sys.argv[1:]
 options = {"max_size": None, "max_queue": 1, "compression": None}
 with connect(url, additional_headers={"Authorization": bearer}, **options) as client:
-    print(len(client.recv()), flush=True)
+    client.recv()
+    print(client.local_address[1], flush=True)
     time.sleep(60)
 """
 
 
 @contextlib.contextmanager
-def stopped(server: Running, path: str) -> Iterator[None]:
-    """Connect from another process, which is stopped when it has its first message."""
+def stopped(server: Running, path: str) -> Iterator[int]:
+    """Connect from a port of another process, which is stopped when it has its first message."""
     url = f"ws://127.0.0.1:{server.port}{path}"
     command = [sys.executable, "-c", STOPPED, url, f"Bearer {token()}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
-        client.stdout.readline()
+        port = int(client.stdout.readline())
         client.send_signal(signal.SIGSTOP)
         try:
-            yield
+            yield port
         finally:
             client.kill()
+
+
+# --- clients that are silently gone --------------------------------------------------------------
+
+#: Seconds after which a client that is stopped must have been found, and its connection be gone:
+#: interval and timeout are 1 on these paths; the last is for the cut, and the rest for a busy
+#: machine.
+FOUND = 1 + 1 + 5
+GONE = 1 + 5
+
+
+class Pinged(NamedTuple):
+    """What became of two clients of one path, one of which was stopped."""
+
+    #: What its handler or app was told.
+    told: list[Any] | None
+    #: Whether the server still had its connection.
+    is_held: bool
+    #: What came to the other one, which answered, up to its own last message.
+    came: list[Any]
+
+
+#: By server and path: all are asked at once.
+_pinged: dict[str, dict[str, Pinged]] = {}
+
+
+def ping(server: Running, path: str, folder: Path) -> Pinged:
+    """Have a client stopped while nothing is sent to it, beside one that is there."""
+    if server.name not in _pinged:
+        with contextlib.ExitStack() as stack:
+            if server.name == "uvicorn ours":  # pings are a setting of uvicorn's there
+                extra = ("--ws-ping-interval", "1", "--ws-ping-timeout", "1")
+                server = stack.enter_context(run(server.name, folder, *extra))
+            _pinged[server.name] = _ping(server)
+    return _pinged[server.name][path]
+
+
+def _ping(server: Running) -> dict[str, Pinged]:
+    paths = ["/ws/pinged", *(["/native/pinged"] if server.is_asgi else [])]
+    with contextlib.ExitStack() as stack:
+        there = {path: Answering(stack.enter_context(server.connect(path))) for path in paths}
+        ports = {path: stack.enter_context(stopped(server, path)) for path in paths}
+
+        def is_over() -> bool:
+            for each in there.values():
+                each.answer()
+            return all(server.seen(path) for path in paths)
+
+        with contextlib.suppress(AssertionError):
+            server.until(is_over, FOUND)
+        told = {path: next(iter(server.seen(path)), None) for path in paths}
+        with contextlib.suppress(AssertionError):
+            server.until(lambda: not _held(server) & {*ports.values()}, GONE)
+        held = _held(server)
+        return {path: Pinged(told[path], ports[path] in held, there[path].end()) for path in paths}
+
+
+def _held(server: Running) -> set[int]:
+    """Return the ports of the clients whose connections a server's processes have."""
+    process = psutil.Process(server.process.pid)
+    processes = [process, *process.children(recursive=True)]
+    found = [each for one in processes for each in one.net_connections("tcp")]
+    return {each.raddr.port for each in found if each.raddr}
+
+
+class Answering:
+    """A client that answers pings which are messages."""
+
+    def __init__(self, client: ClientConnection) -> None:
+        self._client = client
+        self._came: list[Any] = []
+
+    def answer(self) -> None:
+        with contextlib.suppress(TimeoutError, ConnectionClosed):
+            self._came.append(self._client.recv(0.02))
+            if self._came[-1] == "ping":
+                self._client.send("pong")
+
+    def end(self) -> list[Any]:
+        """Say a last thing, and return all that came."""
+        with contextlib.suppress(ConnectionClosed):
+            self._client.send("still here")
+        end = time.monotonic() + 5
+        while "still here" not in self._came and time.monotonic() < end:
+            self.answer()
+        return self._came
+
+
+@question(PEERS, "a client that is silently gone is found: by pings, or by `app_ping`")
+def test_a_silent_client_is_found(server: Running, tmp_path: Path) -> None:
+    gone = ping(server, "/ws/pinged", tmp_path)
+    assert gone.told is not None
+    assert gone.told[0] == 1011
+    assert not gone.is_held
+
+
+@question(PEERS, "so it is for the app's own WebSockets", on=ASGI)
+def test_a_silent_client_of_an_app_is_found(server: Running, tmp_path: Path) -> None:
+    gone = ping(server, "/native/pinged", tmp_path)
+    assert gone.told is not None
+    assert not gone.is_held
+
+
+@question(PEERS, "one that answers stays, and no handler and no app is given its answers")
+def test_a_client_that_answers_stays(server: Running, tmp_path: Path) -> None:
+    for path in ["/ws/pinged", *(["/native/pinged"] if server.is_asgi else [])]:
+        hello, *pings, last = ping(server, path, tmp_path).came
+        assert (hello, last) == ("hello", "still here")
+        assert set(pings) <= {"ping"}
+        assert bool(pings) == (server.is_asgi and server.name != "uvicorn ours")
 
 
 #: What became of floods, by server: a minute is saved by asking all at once.
