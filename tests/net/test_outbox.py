@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ws_middleware.config import DEFAULT_LIMITS, Limits
 from ws_middleware.net.outbox import Outbox
 from ws_middleware.types import EncodedMessage
@@ -15,7 +17,7 @@ def outbox(slow: Slow = "close", **limits: int) -> Outbox:
 
 
 def texts(box: Outbox) -> list[str]:
-    return [box.take().payload.decode() for _ in range(len(box))]
+    return [str(box.take()) for _ in range(len(box))]
 
 
 def test_what_was_put_is_taken_in_its_order_and_counted() -> None:
@@ -23,7 +25,9 @@ def test_what_was_put_is_taken_in_its_order_and_counted() -> None:
     for message in ("é", b"abc", EncodedMessage("x")):
         assert box.put(message, 0)
     assert (len(box), box.bytes) == (3, 6)
-    assert [box.take().payload for _ in range(3)] == ["é".encode(), b"abc", b"x"]
+    first, second, third = (box.take() for _ in range(3))
+    assert (first, second) == ("é", b"abc")
+    assert isinstance(third, EncodedMessage)
     assert (len(box), box.bytes) == (0, 0)
 
 
@@ -93,3 +97,10 @@ def test_only_the_newest_waits() -> None:
     assert texts(box) == ["cc"]
     assert box.put("x" * 8, 3)
     assert (len(box), box.dropped) == (0, 3)
+
+
+def test_a_text_that_is_none_is_refused_when_it_is_put_in() -> None:
+    box = outbox()
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        box.put("\ud800", 0)
+    assert (len(box), box.bytes) == (0, 0)

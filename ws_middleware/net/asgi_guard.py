@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ws_middleware.core.events import Closed
+from ws_middleware.inbox import Inbox
 from ws_middleware.types import Refusal
 
 from .asgi_link import PeerGone, Phase
@@ -67,13 +67,12 @@ class GuardedApp:
         self.refusal: Refusal | None = None
         self._link = link
         self._app = app
-        self._limits = policy.limits
         self._refuses_with = policy.refuse_with
         self._task: asyncio.Task[None] | None = None
         self._is_connected = False
-        self._events: deque[Event] = deque()
-        self._bytes = 0
-        self._arrived = asyncio.Event()
+        #: Messages that the app has not received.
+        self.inbox = Inbox(policy.limits)
+        self._waiters: set[asyncio.Future[None]] = set()
         self._last: Event | None = None
         self._denial: tuple[int, list[tuple[bytes, bytes]], list[bytes]] | None = None
         link.app = self
@@ -172,42 +171,41 @@ class GuardedApp:
 
     # --- what the app receives ---------------------------------------------------------------
 
-    def deliver(self, event: Event) -> None:
-        """Take what the server says, or a disconnect of ours."""
-        if event["type"] == "websocket.disconnect":
-            self._last = event
-        else:
-            self._events.append(event)
-            self._bytes += _size(event)
-        self._arrived.set()
+    def received(self, message: str | bytes) -> None:
+        """Take a message of the peer's."""
+        self.inbox.put(message)
+        self._wake()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing more is read for now."""
-        limits = self._limits
-        return len(self._events) >= limits.inbound_messages or self._bytes >= limits.inbound_bytes
-
-    @property
-    def has_room(self) -> bool:
-        """Whether enough has been taken since for reading to go on."""
-        limits = self._limits
-        few = len(self._events) * 2 <= limits.inbound_messages
-        return few and self._bytes < limits.inbound_bytes
+    def disconnected(self, code: int, reason: str) -> None:
+        """Take the end, ours or the peer's: it comes behind the messages that wait."""
+        self._last = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        self._wake()
 
     async def _receive(self) -> Event:
         """Return the next event; once it is a disconnect, that again."""
         if not self._is_connected:
             self._is_connected = True
             return dict(_CONNECT)
-        while not self._events:
+        while not self.inbox.messages:
             if self._last is not None:
                 return dict(self._last)
-            self._arrived.clear()
-            await self._arrived.wait()
-        event = self._events.popleft()
-        self._bytes -= _size(event)
+            await self._wait()
+        message = self.inbox.take()
         self._link.resume()
-        return event
+        return {"type": "websocket.receive", _kind_of(message): message}
+
+    async def _wait(self) -> None:
+        waiter: asyncio.Future[None] = self._link.runtime.loop.create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     # --- what the app sends ------------------------------------------------------------------
 
@@ -220,7 +218,9 @@ class GuardedApp:
         """
         kind = event["type"]
         if kind == "websocket.send":
-            await self._put(payload_event(event))
+            if self._link.phase >= Phase.CLOSING:
+                raise PeerGone
+            await self._link.out.put(payload_event(event))
             self._link.sent += 1
         elif kind == "websocket.accept":
             await self._accept(event)
@@ -300,9 +300,8 @@ class GuardedApp:
         self._link.end(Closed(1006, "", "us", refusal.code))
 
 
-def _size(event: Event) -> int:
-    text = event.get("text")
-    return len(text if text is not None else event.get("bytes") or b"")
+def _kind_of(message: str | bytes) -> str:
+    return "text" if isinstance(message, str) else "bytes"
 
 
 def _is_about_peer(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ws_middleware.config import DEFAULT_LIMITS
 from ws_middleware.core.events import Closed
 from ws_middleware.errors import ConnectionClosed
+from ws_middleware.inbox import Inbox
 from ws_middleware.receipt import Receipt
 
 from .asgi_cut import Cut
@@ -94,6 +95,8 @@ class ASGILink:
         self._cut = Cut(runtime, scope, send)
         self._heartbeat: AppHeartbeat | None = None
         self._engine = engine
+        #: Where messages wait for whoever takes them.
+        self._inbox = Inbox(DEFAULT_LIMITS)
         self._websocket: WebSocket | None = None
         self._is_told = False
         self._gone: list[Receipt[None]] = []
@@ -117,6 +120,7 @@ class ASGILink:
     ) -> None:
         """Take what was decided. `expires` is monotonic."""
         self._websocket = websocket
+        self._inbox = websocket.inbox if self.app is None else self.app.inbox
         self._limits = policy.limits
         self._watch.open(policy.limits)
         self.headers = tuple(headers)
@@ -161,16 +165,13 @@ class ASGILink:
     @property
     def is_full(self) -> bool:
         """Whether nothing more is read for now."""
-        if self.phase >= Phase.CLOSING:  # the end is behind what still comes
-            return False
-        return self.websocket.inbox.is_full if self.app is None else self.app.is_full
+        # When it closes the end is behind what still comes.
+        return self._inbox.is_full and self.phase < Phase.CLOSING
 
     @property
     def has_room(self) -> bool:
         """Whether enough has been taken since for reading to go on."""
-        if self.app is not None:
-            return self.app.has_room
-        inbox = self.websocket.inbox
+        inbox = self._inbox
         return len(inbox) * 2 <= self._limits.inbound_messages and not inbox.is_full
 
     def note_wait(self, *, waits: bool) -> None:
@@ -197,7 +198,7 @@ class ASGILink:
             return
         self.taken += 1
         if self.app is not None:
-            self.app.deliver(event)
+            self.app.received(message)
         else:
             self.websocket.received(message)
 
@@ -259,8 +260,7 @@ class ASGILink:
                 self._engine.turned_away(self, websocket, closed, self.app.refusal)
         self.out.fail(ConnectionClosed(closed.code, closed.reason))
         if self.app is not None:
-            said = {"code": closed.code, "reason": closed.reason}
-            self.app.deliver({"type": "websocket.disconnect", **said})
+            self.app.disconnected(closed.code, closed.reason)
 
     def finish(self) -> None:
         """Let go of everything, and end whoever waits."""

@@ -78,8 +78,12 @@ def accept_event(subprotocol: str | None, headers: Iterable[tuple[str, str]]) ->
     return {"type": "websocket.accept", "subprotocol": subprotocol, "headers": raw}
 
 
-def send_event(message: EncodedMessage) -> dict[str, Any]:
+def send_event(message: str | bytes | EncodedMessage) -> dict[str, Any]:
     """Return a message: with one of `text` and `bytes`, never both."""
+    if isinstance(message, str):
+        return {"type": "websocket.send", "text": message}
+    if isinstance(message, bytes):
+        return {"type": "websocket.send", "bytes": message}
     if message.is_text:
         return {"type": "websocket.send", "text": message.payload.decode()}
     return {"type": "websocket.send", "bytes": message.payload}

@@ -95,8 +95,11 @@ class Outgoing:
             Exception: what the server says of an event that it does not take.
         """
         if not self._is_draining:  # nothing waits, or only for the accept
-            async with self._lock:
+            await self._lock.acquire()  # for nearly each message: `async with` costs twice as much
+            try:
                 await self._pass(event)
+            finally:
+                self._lock.release()
             return
         turn = self._put
         self._turns.append(turn)

@@ -9,23 +9,29 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ws_middleware.types import EncodedMessage
-
 if TYPE_CHECKING:
     from ws_middleware.config import Limits, Slow
+    from ws_middleware.types import EncodedMessage
+
+    Message = str | bytes | EncodedMessage
 
 __all__ = ["Outbox"]
 
 
 class Outbox:
-    """One link's. Messages wait by reference: many links can wait for the same bytes."""
+    """One link's. Messages wait by reference: many links can wait for the same bytes.
+
+    Raises, where one is put in:
+        ValueError: a text holds a lone surrogate.
+    """
 
     __slots__ = ("_limits", "_messages", "_slow", "bytes", "dropped")
 
     def __init__(self, limits: Limits, slow: Slow = "close") -> None:
         self._limits = limits
         self._slow = slow
-        self._messages: deque[EncodedMessage] = deque()
+        #: Each with its bytes.
+        self._messages: deque[tuple[Message, int]] = deque()
         self.bytes = 0
         #: Messages that were dropped for newer ones.
         self.dropped = 0
@@ -38,24 +44,24 @@ class Outbox:
         """Whether messages are dropped rather than the socket closed."""
         return self._slow != "close"
 
-    def put(self, message: str | bytes | EncodedMessage, elsewhere: int) -> bool:
+    def put(self, message: Message, elsewhere: int) -> bool:
         """Add one, with `elsewhere` bytes waiting further on; False if the socket is to be closed.
 
         Where messages may be dropped, older ones make room; one that would not fit alone is dropped
         itself.
         """
-        encoded = message if isinstance(message, EncodedMessage) else EncodedMessage(message)
+        size = _size_of(message)
         if self._slow == "latest_only":
             self._drop(len(self._messages))
-        while not self._fits(len(encoded), elsewhere):
+        while not self._fits(size, elsewhere):
             if not self.may_drop:
                 return False
             if not self._messages:
                 self.dropped += 1
                 return True
             self._drop(1)
-        self._messages.append(encoded)
-        self.bytes += len(encoded)
+        self._messages.append((message, size))
+        self.bytes += size
         return True
 
     def _fits(self, size: int, elsewhere: int) -> bool:
@@ -69,13 +75,19 @@ class Outbox:
             self.take()
         self.dropped += count
 
-    def take(self) -> EncodedMessage:
+    def take(self) -> Message:
         """Return the oldest; there must be one."""
-        message = self._messages.popleft()
-        self.bytes -= len(message)
+        message, size = self._messages.popleft()
+        self.bytes -= size
         return message
 
     def clear(self) -> None:
         """Forget all of it."""
         self._messages.clear()
         self.bytes = 0
+
+
+def _size_of(message: Message) -> int:
+    if isinstance(message, str) and not message.isascii():
+        return len(message.encode())
+    return len(message)
