@@ -177,6 +177,16 @@ def test_a_switch_in_every_layer() -> None:
     assert settings().tls_takeover is True
 
 
+def test_draining_at_sigterm_is_asked_for() -> None:
+    assert settings().drain_on_sigterm is False
+    assert settings({}, {}, {"WSM_DRAIN_ON_SIGTERM": "1"}).drain_on_sigterm is True
+    assert (
+        settings({"drain_on_sigterm": False}, {"drain_on_sigterm": True}).drain_on_sigterm is False
+    )
+    with pytest.raises(ConfigError, match="drain_on_sigterm takes True or False, got 1"):
+        WebSockets(drain_on_sigterm=1)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("text", ["", "2", "no", "off"])
 def test_a_switch_that_is_neither_on_nor_off(text: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .net.asgi_call import Call
+from .net.drain import Draining, drain_on_sigterm
 from .net.engine import GOING_AWAY
 from .net.siblings import has_siblings
 from .scope import clean_scope, path_of, request_from_scope
@@ -37,7 +38,7 @@ SOCKET: Final = "ws_middleware.socket"
 PRINCIPAL: Final = "ws_principal"
 
 
-class Front(Protocol):
+class Front(Draining, Protocol):
     """What a door is given of an app."""
 
     def open_here(self) -> tuple[Engine, Hosted]:
@@ -102,7 +103,7 @@ class WebSocketMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass HTTP and lifespan on; let a WebSocket in, or refuse it."""
         if not self._has_begun:
-            self._begin()
+            self._begin(is_serving=scope["type"] != "lifespan")
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         elif scope.get("method") == "CONNECT" and self._front.has_path(path_of(scope)):
@@ -110,11 +111,17 @@ class WebSocketMiddleware:
         else:
             await self._inner(scope, receive, send)
 
-    def _begin(self) -> None:
-        """Note that this process serves; the hub hears others from now on."""
-        self._has_begun = True
+    def _begin(self, *, is_serving: bool) -> None:
+        """Note that this process serves; the hub hears others from now on.
+
+        Once more with the first request, where lifespan came before it.
+        """
+        self._has_begun = is_serving
         self._front.note_call(has_siblings())
-        self._front.open_here()[1].here()
+        engine, hosted = self._front.open_here()
+        hosted.here()
+        if engine.settings.drain_on_sigterm:
+            drain_on_sigterm(self._front, engine, is_serving=is_serving)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (await receive())["type"] != "websocket.connect":

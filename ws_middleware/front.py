@@ -278,8 +278,13 @@ class Front:
             before, self._serving = self._serving, serving
         return before
 
-    def close(self, code: int, reason: str, *, over: float, timeout: float) -> Receipt[None]:
-        """Close every socket and every door; the receipt resolves when all is over."""
+    def close(
+        self, code: int, reason: str, *, over: float, timeout: float, for_good: bool = False
+    ) -> Receipt[None]:
+        """Close every socket and every door; the receipt resolves when all is over.
+
+        After it whoever comes is let in, as new; `for_good`: refused, for the process ends.
+        """
         serving, hosted = self._serving, self._hosted
         if serving is None:
             return Receipt.ready(None)
@@ -293,7 +298,8 @@ class Front:
         else:
             closed = when_all([end(), hosted.close(code, reason, over=over, timeout=timeout)])
         # Until then it refuses what comes: a new one would let in what has just been sent away.
-        closed.add_done_callback(lambda: self._forget(serving))
+        if not for_good:
+            closed.add_done_callback(lambda: self._forget(serving))
         return closed
 
     def _forget(self, serving: tuple[Engine, Sidecar]) -> None:

@@ -42,7 +42,7 @@ _POLICY_NAMES: Final = frozenset(Policy.__annotations__)
 _THREAD_DEFAULTS: Final = {"sync_threads": 32, "sync_conversations": 32, "auth_threads": 8}
 
 #: Settings that are on or off, with their defaults.
-_SWITCHES: Final = {"tls_takeover": True, "disabled": False}
+_SWITCHES: Final = {"tls_takeover": True, "disabled": False, "drain_on_sigterm": False}
 
 #: Settings of an app that are one number.
 _NUMBERS: Final = ("drain_over", *_THREAD_DEFAULTS)
@@ -190,6 +190,11 @@ class Settings:
     def drain_over(self) -> float | None:
         """Seconds over which a process that ends spreads its closes; `None`: by their number."""
         return cast("float | None", self.get("drain_over"))
+
+    @property
+    def drain_on_sigterm(self) -> bool:
+        """Whether SIGTERM closes the sockets before an ASGI server has it."""
+        return cast("bool", self.get("drain_on_sigterm", _SWITCHES["drain_on_sigterm"]))
 
     def threads(self, name: str) -> int:
         """Return how many threads the group `name` may have."""

@@ -56,8 +56,10 @@ class WebSockets(Operations, Audiences["WebSocket"]):  # type: ignore[misc]  # a
             signed with it is not taken from the broker.
         trusted_proxies: addresses or networks whose `X-Forwarded-*` headers are believed.
         server_limits: bounds of the whole front.
-        drain_over: seconds over which a worker of a WSGI server that ends spreads the closes of its
-            sockets; `None`: 0.02 a socket, at most 10 and a third of gunicorn's graceful timeout.
+        drain_over: seconds over which a process that ends spreads the closes of its sockets, that
+            of a WSGI server or, with `drain_on_sigterm`, of an ASGI server. `None`: 0.02 a socket,
+            at most 10 and a third of gunicorn's graceful timeout.
+        drain_on_sigterm: whether SIGTERM closes the sockets before an ASGI server has it.
         sync_threads: threads for `def` events.
         sync_conversations: threads for `def` conversations, each as long as its socket.
         auth_threads: threads for `def` authenticators and `authorize`.
@@ -84,6 +86,7 @@ class WebSockets(Operations, Audiences["WebSocket"]):  # type: ignore[misc]  # a
         trusted_proxies: Sequence[str] | None = None,
         server_limits: ServerLimits | None = None,
         drain_over: float | None = None,
+        drain_on_sigterm: bool | None = None,
         sync_threads: int | None = None,
         sync_conversations: int | None = None,
         auth_threads: int | None = None,
@@ -101,6 +104,7 @@ class WebSockets(Operations, Audiences["WebSocket"]):  # type: ignore[misc]  # a
             "trusted_proxies": trusted_proxies,
             "server_limits": server_limits,
             "drain_over": drain_over,
+            "drain_on_sigterm": drain_on_sigterm,
             "sync_threads": sync_threads,
             "sync_conversations": sync_conversations,
             "auth_threads": auth_threads,

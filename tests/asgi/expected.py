@@ -43,8 +43,9 @@ _NO_BOUND = Expected(
 _NO_GOODBYE = Expected(
     "At SIGTERM it closes connections without a close frame, or leaves them to the end of the "
     "process.",
-    "Have clients come back after a 1006 as after a 1012. Where something runs before the signal "
-    "(a deployment's hook), let that call `sockets.close(code=1012)`.",
+    "[`drain_on_sigterm=True`](#the-end-of-a-process) on an ASGI server. Else have clients come "
+    "back after a 1006 as after a 1012; where something runs before the signal (a deployment's "
+    "hook), let that call `sockets.close(code=1012)`.",
 )
 _ERROR_AFTER_DENIAL = Expected(
     "After an HTTP answer in place of a WebSocket, whoever gives it, uvicorn's sansio protocol "

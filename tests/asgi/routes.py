@@ -13,6 +13,8 @@ from ws_middleware import Granted, Heartbeat, JWTAuth, Limits, Principal, WebSoc
 from ws_middleware.errors import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ws_middleware import BlockingWebSocket, UpgradeRequest, WebSocket
 
 __all__ = ["BEAT", "FLOOD", "KEY", "control", "seen", "sockets"]
@@ -144,6 +146,13 @@ sockets.route("/ws/cookie", auth=cookie)
 # --- from outside --------------------------------------------------------------------------------
 
 
+LOOKS: dict[str, Callable[[], Any]] = {
+    "ready": lambda: sockets.ready().reasons,
+    "count": sockets.everyone.count,
+    "seen": lambda: seen,
+}
+
+
 def act(command: str, *arguments: str) -> Any:
     if command == "pause":
         return sockets.pause().result(5)
@@ -152,12 +161,12 @@ def act(command: str, *arguments: str) -> Any:
     if command == "send":
         kind, name, text = arguments
         return getattr(sockets, kind)(name).send(text).result(5).local
-    if command == "count":
-        return sockets.everyone.count()
+    if command in LOOKS:
+        return LOOKS[command]()
     if command == "close":
         return sockets.close(code=int(arguments[0]), timeout=5).result(10)
-    assert command == "seen"
-    return seen
+    msg = f"there is no command {command!r}"
+    raise ValueError(msg)
 
 
 class _Control(BaseHTTPRequestHandler):

@@ -176,9 +176,12 @@ class Door:
     """A door on a loop that runs until it is idle, and whose time the test lets pass."""
 
     def __init__(self, sockets: WebSockets, app: App = no_app) -> None:
-        self.sockets = sockets
         self.clock = VirtualClock()
         self.loop = VirtualLoop(self.clock, lambda job: job())
+        self._open(sockets, app)
+
+    def _open(self, sockets: WebSockets, app: App) -> None:
+        self.sockets = sockets
         self.middleware = WebSocketMiddleware(app, sockets)
         self.front = cast("Any", self.middleware._front)
         self.engine = self.front.make_engine(
@@ -186,6 +189,12 @@ class Door:
         )
         self.front.swap((self.engine, Sidecar(self.engine)))
         self.connections: list[Connection] = []
+
+    def beside(self, sockets: WebSockets) -> Door:
+        """Return the door of another app of the same server, on the same loop."""
+        other = copy(self)
+        other._open(sockets, no_app)
+        return other
 
     def another(self) -> Door:
         """Return the same door as another loop of the same process calls it."""

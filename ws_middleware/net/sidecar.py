@@ -31,7 +31,7 @@ from .takeover import find_socket, take
 from .takeover_tls import TLSConnection
 from .tls import TLSTransport
 from .watchdog import Watchdog
-from .worker import drain_time, find_worker, longest_drain
+from .worker import SPREAD, check_drain, drain_time, find_worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +48,6 @@ _log: Final = Logger("ws_middleware.sidecar")
 
 #: Seconds that the interpreter's exit may take for goodbyes.
 _AT_EXIT: Final = 3.0
-#: How much longer than the spread of its closes an end may take: `Runtime.close` keeps a fifth.
-_SPREAD: Final = 1.25
 
 #: Seconds that a connection may take to become a link: some turns of the loop.
 _ADOPTION: Final = 1.0
@@ -215,7 +213,7 @@ class Sidecar:
             raise
         if not self._adopted:
             self._adopted = True
-            self._check_drain()
+            check_drain(_log, self._engine.settings.drain_over, find_worker())
 
         def begin() -> None:
             task = runtime.spawn(self._adopt(runtime, taken, request, outcome))
@@ -330,20 +328,9 @@ class Sidecar:
         _, sockets, _ = self._engine.gate.counts
         over = self._drain_time(sockets) if self._adopted else 0.0
         code, reason = (1012, "restart") if self._adopted else (1001, "going_away")
-        timeout = over * _SPREAD + _AT_EXIT
+        timeout = over * SPREAD + _AT_EXIT
         closed = self.close(code, reason, over=over, timeout=timeout - 0.5)
         return closed, SYSTEM.now() + timeout
-
-    def _check_drain(self) -> None:
-        wanted, worker = self._engine.settings.drain_over, find_worker()
-        if wanted is not None and worker is not None and wanted > longest_drain(worker):
-            _log.warning(
-                "drain_over=%g does not fit: gunicorn kills a worker that takes %g s to end. Raise "
-                "its graceful_timeout and its timeout, or lower drain_over to %g",
-                wanted,
-                worker.grace,
-                longest_drain(worker),
-            )
 
     def _drain_time(self, sockets: int) -> float:
         worker = find_worker()

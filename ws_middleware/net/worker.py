@@ -1,8 +1,9 @@
 """The gunicorn worker that we run in, if it is one: how long its end may take, and why it ends.
 
-gunicorn tells a WSGI app nothing of this. But it handles SIGTERM with a method of its worker, the
-object that its server hooks get, so the handler leads there. Under another server, or where the app
-handles SIGTERM by itself, nothing is known and nothing is claimed.
+gunicorn tells an app nothing of this. But it handles SIGTERM with a method of its worker, the
+object that its server hooks get, so the handler leads there; from an ASGI app, the stack does.
+Under another server, or where the app handles SIGTERM by itself, nothing is known and nothing is
+claimed.
 """
 
 from __future__ import annotations
@@ -10,9 +11,25 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["Worker", "drain_time", "find_worker", "longest_drain"]
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from .logs import Logger
+
+__all__ = [
+    "SPREAD",
+    "Worker",
+    "check_drain",
+    "drain_time",
+    "find_worker",
+    "longest_drain",
+    "worker_on_stack",
+]
+
+#: How much longer than the spread of its closes an end may take: `Runtime.close` keeps a fifth.
+SPREAD: Final = 1.25
 
 #: Seconds over which a worker's closes are spread at the most, where nobody says.
 _DRAIN: Final = 10.0
@@ -36,8 +53,22 @@ class Worker:
 
 def find_worker() -> Worker | None:
     """Return the gunicorn worker that this process is; `None` if it is none, or cannot be told."""
+    return _read(getattr(signal.getsignal(signal.SIGTERM), "__self__", None))
+
+
+def worker_on_stack() -> Worker | None:
+    """Return the gunicorn worker that the caller is called from, as in `find_worker`."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - there is no other way
+    while frame is not None:
+        worker = _read(frame.f_locals.get("self"))
+        if worker is not None:
+            return worker
+        frame = frame.f_back
+    return None
+
+
+def _read(worker: Any) -> Worker | None:  # noqa: ANN401 - a worker, or anything else
     gunicorn = sys.modules.get("gunicorn.workers.base")
-    worker: Any = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if gunicorn is None or not isinstance(worker, gunicorn.Worker):
         return None
     cfg = worker.cfg
@@ -64,3 +95,15 @@ def drain_time(wanted: float | None, sockets: int, worker: Worker | None) -> flo
 def longest_drain(worker: Worker) -> float:
     """Return over how many seconds its closes may be spread before gunicorn kills it meanwhile."""
     return worker.grace * _LARGEST_SHARE
+
+
+def check_drain(log: Logger, wanted: float | None, worker: Worker | None) -> None:
+    """Log a WARNING where the setting `drain_over` is longer than gunicorn lets a worker end."""
+    if wanted is not None and worker is not None and wanted > longest_drain(worker):
+        log.warning(
+            "drain_over=%g does not fit: gunicorn kills a worker that takes %g s to end. Raise "
+            "its graceful_timeout and its timeout, or lower drain_over to %g",
+            wanted,
+            worker.grace,
+            longest_drain(worker),
+        )
