@@ -1,9 +1,10 @@
 """Our core as uvicorn's WebSocket protocol, under any ASGI app.
 
-`uvicorn app:app --ws ws_middleware.uvicorn:WebSocketProtocol`, `uvicorn.run(app, ws=...)`, or
-`gunicorn -k ws_middleware.uvicorn.UvicornWorker`. What an app then has that uvicorn's own classes
-do not give it: pings whose deadline stands still while the app is slow, an end for peers that take
-nothing, bounds on fragments, and a close frame when the app returns or fails.
+`uvicorn app:app --ws ws_middleware.uvicorn:WebSocketProtocol` from 0.36 on, from 0.17.6 on
+`uvicorn.run(app, ws=...)`, or `gunicorn -k ws_middleware.uvicorn.UvicornWorker`. What an app then
+has that uvicorn's own classes do not give it: pings whose deadline stands still while the app is
+slow, an end for peers that take nothing, bounds on fragments, and a close frame when the app
+returns or fails.
 
 uvicorn calls it as it calls its own, which is nowhere documented: the constructor's keywords, the
 request as rebuilt bytes, and `server_state`. Nothing else of uvicorn is used. Compression is not
