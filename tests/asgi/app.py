@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tests.asgi.routes import BEAT, FLOOD, control, seen, sockets
+from tests.asgi.routes import BEAT, control, pour, seen, sockets
 from ws_middleware import Limits
 from ws_middleware.asgi import WebSocketMiddleware
 from ws_middleware.errors import BrokerRequired
@@ -106,13 +106,9 @@ async def refuse(ws: WebSocket) -> None:
 async def flood(ws: WebSocket) -> None:
     """Send to a peer that takes nothing, until that is noticed."""
     await ws.accept()
-    try:
-        for piece in FLOOD:
-            await ws.send_bytes(piece)
-        seen.append([ws.url.path, "all sent"])
+    with contextlib.suppress(WebSocketDisconnect):
+        await pour(ws.url.path, ws.send_bytes)
         await ws.receive()
-    except BaseException as error:
-        seen.append([ws.url.path, type(error).__name__])
 
 
 async def slow(ws: WebSocket) -> None:

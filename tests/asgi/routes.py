@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ from ws_middleware import Granted, Heartbeat, JWTAuth, Limits, Principal, WebSoc
 from ws_middleware.errors import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ws_middleware import BlockingWebSocket, UpgradeRequest, WebSocket
 
-__all__ = ["BEAT", "FLOOD", "KEY", "control", "seen", "sockets"]
+__all__ = ["BEAT", "KEY", "control", "pour", "seen", "sockets"]
 
 KEY = "k" * 32
 
@@ -89,17 +90,26 @@ async def member(ws: WebSocket, room: str) -> None:
 FLOOD = 64 * [b"x" * 1024**2]
 
 
-@sockets.route("/ws/flood", limits=Limits(write_timeout=0.5, outbound_bytes=2 * 1024**2))
-async def flood(ws: WebSocket) -> None:
-    """Send to a peer that takes nothing, until that is noticed."""
+async def pour(path: str, send: Callable[[bytes], Awaitable[object]]) -> None:
+    """Send to a peer that takes nothing, and note how that ends, and how long the last send took.
+
+    By the clock of this process: nobody else has to have a turn for it.
+    """
+    began = time.monotonic()
     try:
         for piece in FLOOD:
-            await ws.send(piece)
-        seen.append(["/ws/flood", "all sent"])
-        await ws.wait_closed()
+            began = time.monotonic()
+            await send(piece)
     except BaseException as error:
-        seen.append(["/ws/flood", type(error).__name__])
+        seen.append([path, type(error).__name__, time.monotonic() - began])
         raise
+    seen.append([path, "all sent", time.monotonic() - began])
+
+
+@sockets.route("/ws/flood", limits=Limits(write_timeout=0.5, outbound_bytes=2 * 1024**2))
+async def flood(ws: WebSocket) -> None:
+    await pour("/ws/flood", ws.send)
+    await ws.wait_closed()
 
 
 #: By pings where the frames are ours, by messages elsewhere.
