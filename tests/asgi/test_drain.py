@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.request import urlopen
@@ -16,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.asgi.servers import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from websockets.sync.client import ClientConnection
@@ -160,20 +161,37 @@ def test_where_a_worker_gets_no_signal_it_is_said_at_the_start(
         assert server.process.returncode == 0
 
 
-def test_every_worker_of_several_drains(tmp_path: Path) -> None:
-    environ = {"WSM_DRAIN_ON_SIGTERM": "true", "WSM_DRAIN_OVER": "0.5"}
+def as_a_shell(server: Running) -> None:
+    server.process.send_signal(signal.SIGTERM)
+
+
+def as_systemd(server: Running) -> None:
+    """Have all processes get it, and the workers that of their master besides."""
+    os.killpg(server.process.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("name", ["uvicorn sansio", "gunicorn asgi", "granian"])
+@pytest.mark.parametrize("end", [as_a_shell, as_systemd])
+def test_every_worker_of_several_drains(
+    name: str, end: Callable[[Running], None], tmp_path: Path
+) -> None:
+    environ = {"WSM_DRAIN_ON_SIGTERM": "true", "WSM_DRAIN_OVER": str(2 * OVER)}
     with (
-        run("uvicorn sansio", tmp_path, workers=2, environ=environ) as server,
+        run(name, tmp_path, workers=2, environ=environ) as server,
         contextlib.ExitStack() as stack,
+        ThreadPoolExecutor(100) as pool,
     ):
-        clients: list[ClientConnection] = []
-        pids: set[object] = set()
-        while len(pids) < 2 or len(clients) < 4:
+        clients: dict[ClientConnection, object] = {}
+        while len(set(clients.values())) < 2 or len(clients) < SOCKETS:
             assert len(clients) < 100, "the kernel gives all connections to one worker"
-            clients.append(stack.enter_context(server.connect("/ws/member/lobby")))
-            pids.add(clients[-1].recv(10))
-        server.process.send_signal(signal.SIGTERM)
-        assert {end_of(client)[1] for client in clients} == {1012}
+            client = stack.enter_context(server.connect("/ws/member/lobby"))
+            clients[client] = client.recv(10)
+        ends = [pool.submit(end_of, client) for client in clients]
+        end(server)
+        times, codes = zip(*[each.result(20) for each in ends], strict=True)
+        assert set(codes) == {1012}
+        most = max(Counter(clients.values()).values())
+        assert max(times) - min(times) > 2 * OVER * (most - 1) / most / 2
         assert server.ends_within(SOON)
         assert server.log.count("SIGTERM: closing") == 2
         assert server.complaints() == []
