@@ -207,6 +207,14 @@ def test_what_follows_a_frame_that_was_cut_is_plain_again() -> None:
         assert pull(framing, [frame(TEXT, b"three", key=KEY)]) == ["three"]
 
 
+def test_what_has_been_read_is_not_kept() -> None:
+    framing = Framing(limits())
+    data = frame(BINARY, b"x" * 60_000, key=KEY)
+    for pieces in ([data], [data[:1000], data[1000:]], [data, frame(PING, key=KEY)]):
+        pull(framing, pieces)
+        assert framing._data == b""
+
+
 def test_nothing_is_read_inside_of_a_message() -> None:
     begun = frame(TEXT, b"be", key=KEY, fin=False)
     (failed,) = pull(Framing(limits()), [begun, frame(TEXT, b"late", key=KEY)])

@@ -175,7 +175,7 @@ class Framing:
         """Store bytes; nothing is parsed before it is asked for."""
         if self._over:
             return
-        self._data = data if self._at == len(self._data) else self._data[self._at :] + data
+        self._data = data if not self._data else self._data[self._at :] + data
         self._at = 0
         self.is_drained = False
 
@@ -187,14 +187,15 @@ class Framing:
                 if frame is not None:
                     return frame
             if self._at == len(self._data):
-                self.is_drained = True
+                self._data, self._at, self.is_drained = b"", 0, True
                 return None
             # At once, if the parser is in the middle of nothing.
             if not (self._left or self._head or self._bounds.frames):
                 plain = read_plain(self._data, self._at, self._most, _unmask)
                 if plain is not None:
                     message, self._at = plain
-                    self.is_drained = self._at == len(self._data)
+                    if self._at == len(self._data):
+                        self._data, self._at, self.is_drained = b"", 0, True
                     return message
             self._feed()
 

@@ -79,7 +79,8 @@ def read_plain(
     first, size = data[at], end - begin
     if first not in _WHOLE or size > most or end > len(data):
         return None
-    if size < _LEAST.get(begin - at, end):
+    least = _LEAST.get(begin - at)
+    if least is None or size < least:
         return None
     payload = unmask(data[begin:end], data[begin - _KEY : begin])
     if first == _BINARY:
