@@ -168,6 +168,12 @@ def test_callables_come_from_route_code_or_host(name: str) -> None:
     assert getattr(resolved(settings(None, {name: two}), **rest), name) is two
 
 
+def test_descriptors_are_used_unless_somebody_says_no() -> None:
+    assert settings().abort_by_descriptor is True
+    assert settings({"abort_by_descriptor": False}).abort_by_descriptor is False
+    assert settings({}, {}, {"WSM_ABORT_BY_DESCRIPTOR": "0"}).abort_by_descriptor is False
+
+
 def test_a_switch_in_every_layer() -> None:
     variable = {"WSM_TLS_TAKEOVER": "False"}
     assert settings({"tls_takeover": True}, {"tls_takeover": False}, variable).tls_takeover is True

@@ -42,7 +42,12 @@ _POLICY_NAMES: Final = frozenset(Policy.__annotations__)
 _THREAD_DEFAULTS: Final = {"sync_threads": 32, "sync_conversations": 32, "auth_threads": 8}
 
 #: Settings that are on or off, with their defaults.
-_SWITCHES: Final = {"tls_takeover": True, "disabled": False, "drain_on_sigterm": False}
+_SWITCHES: Final = {
+    "tls_takeover": True,
+    "abort_by_descriptor": True,
+    "disabled": False,
+    "drain_on_sigterm": False,
+}
 
 #: Settings of an app that are one number.
 _NUMBERS: Final = ("drain_over", *_THREAD_DEFAULTS)
@@ -180,6 +185,12 @@ class Settings:
     def tls_takeover(self) -> bool:
         """Whether connections are taken out of WSGI servers that end TLS themselves."""
         return cast("bool", self.get("tls_takeover", _SWITCHES["tls_takeover"]))
+
+    @property
+    def abort_by_descriptor(self) -> bool:
+        """Whether connections that an ASGI server holds on to may be cut by their descriptor."""
+        name = "abort_by_descriptor"
+        return cast("bool", self.get(name, _SWITCHES[name]))
 
     @property
     def disabled(self) -> bool:

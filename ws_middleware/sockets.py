@@ -66,6 +66,8 @@ class WebSockets(Operations, Audiences["WebSocket"]):  # type: ignore[misc]  # a
         disabled: whether every upgrade is refused with 503; HTTP is as it was.
         tls_takeover: whether connections are taken out of WSGI servers that end TLS themselves, by
             giving methods of another socket to the server's `ssl.SSLSocket`. Off: refused with 501.
+        abort_by_descriptor: whether a connection whose peer is gone, and that an ASGI server holds
+            on to, is cut by its descriptor, on Linux. Off: it stays as long as the server lets it.
         policy: `auth`, `authorize`, `origins`, `heartbeat`, `limits`, `refuse_with`, `slow`, `gap`:
             what holds for every route that says nothing else. See `ws_middleware.config.Policy`.
 
@@ -91,6 +93,7 @@ class WebSockets(Operations, Audiences["WebSocket"]):  # type: ignore[misc]  # a
         sync_conversations: int | None = None,
         auth_threads: int | None = None,
         tls_takeover: bool | None = None,
+        abort_by_descriptor: bool | None = None,
         disabled: bool | None = None,
         **policy: Unpack[Policy],
     ) -> None:
@@ -109,6 +112,7 @@ class WebSockets(Operations, Audiences["WebSocket"]):  # type: ignore[misc]  # a
             "sync_conversations": sync_conversations,
             "auth_threads": auth_threads,
             "tls_takeover": tls_takeover,
+            "abort_by_descriptor": abort_by_descriptor,
             "disabled": disabled,
         }
         given.update({name: value for name, value in own.items() if value is not None})

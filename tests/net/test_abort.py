@@ -45,9 +45,9 @@ def scope_of(server: socket.socket) -> dict[str, Any]:
     return {"http_version": "1.1", **ends}
 
 
-def cut(scope: dict[str, Any]) -> bool:
+def cut(scope: dict[str, Any], *, by_descriptor: bool = True) -> bool:
     told: Queue[bool] = Queue()
-    abort_connection(scope, told.put)
+    abort_connection(scope, told.put, by_descriptor=by_descriptor)
     return told.get(timeout=10)
 
 
@@ -92,10 +92,10 @@ def test_a_thousand_at_once_are_looked_for_by_one_thread(
     monkeypatch.setattr(abort, "_shut_down", scan)
     pairs = [connected(listener) for _ in range(50)]
     told: Queue[bool] = Queue()
-    abort_connection(scope_of(pairs[0][1]), told.put)
+    abort_connection(scope_of(pairs[0][1]), told.put, by_descriptor=True)
     assert began.wait(10)
     for _, server in pairs[1:]:
-        abort_connection(scope_of(server), told.put)
+        abort_connection(scope_of(server), told.put, by_descriptor=True)
     go_on.set()
     assert [told.get(timeout=10) for _ in pairs] == [True] * 50
     assert scans == [1, 49]
@@ -129,14 +129,39 @@ def test_what_cannot_be_known_or_must_not_be_cut_is_left_alone(
 def test_what_cannot_be_cut_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     abort.warn_uncut.cache_clear()
     for _ in range(3):
-        abort.warn_uncut()
+        abort.warn_uncut(by_descriptor=True)
     assert [each.levelno for each in caplog.records] == [logging.WARNING]
     assert "--ws ws_middleware.uvicorn:WebSocketProtocol" in caplog.text
+    assert "abort_by_descriptor" not in caplog.text
 
 
-def test_a_server_that_gives_us_a_hand_is_asked() -> None:
+def test_what_may_not_be_cut_is_said_with_the_setting_that_forbids_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    abort.warn_uncut.cache_clear()
+    abort.warn_uncut(by_descriptor=False)
+    [said] = caplog.messages
+    assert said == (
+        "a peer is gone and its connection cannot be cut here (abort_by_descriptor is False): it "
+        "stays until the server's own limits end it. Leave abort_by_descriptor at True, which cuts "
+        "it on Linux. Or have it cut by the server: uvicorn's can be, with --ws "
+        "ws_middleware.uvicorn:WebSocketProtocol"
+    )
+
+
+def test_where_the_app_forbids_it_no_descriptor_is_touched(listener: socket.socket) -> None:
+    client, server = connected(listener)
+    with client, server:
+        assert not cut(scope_of(server), by_descriptor=False)
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+def test_a_server_that_gives_us_a_hand_is_asked(by_descriptor: bool) -> None:  # noqa: FBT001
     control = Control()
-    assert cut({"client": None, "extensions": {"ws_middleware.control": control}})
+    scope = {"client": None, "extensions": {"ws_middleware.control": control}}
+    assert cut(scope, by_descriptor=by_descriptor)
     assert control.aborted == 1
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from ws_middleware import (
     WebSocket,
     WebSockets,
 )
+from ws_middleware.net.abort import warn_uncut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -410,6 +413,32 @@ def test_where_nothing_can_be_cut_the_server_is_asked_to_close(
     assert connection.closed == (1001, "going_away")
     assert came[0].close_code == 1006
     assert connection.outcome is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are looked for in /proc")
+@pytest.mark.parametrize("may_cut", [True, False])
+def test_a_connection_is_cut_by_its_descriptor_unless_the_app_forbids_it(
+    open_door: OpenDoor,
+    caplog: pytest.LogCaptureFixture,
+    may_cut: bool,  # noqa: FBT001
+) -> None:
+    warn_uncut.cache_clear()
+    sockets, came = waiting(abort_by_descriptor=may_cut)
+    door = open_door(sockets)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname(), 5)
+        server, _ = listener.accept()
+    with client, server:
+        door.connect("/a", client=server.getpeername(), server=server.getsockname())
+        came[0].terminate()
+        door.settle()
+        client.settimeout(10)
+        if may_cut:
+            assert client.recv(1) == b"", "it was not cut"
+        else:
+            server.sendall(b"x")
+            assert client.recv(1) == b"x"
+    assert ("abort_by_descriptor is False" in caplog.text) is not may_cut
 
 
 def test_what_waits_for_a_slow_peer_is_bounded(open_door: OpenDoor) -> None:

@@ -1,9 +1,9 @@
 """Ending a connection that a server holds and does not let go of.
 
-By the server's own hand where it gives us one. Else, on Linux, by the descriptor whose two ends are
-those of the scope: shut down, the server sees an error and cleans up by itself. To find it among
-thousands takes a while, and where one peer is lost many may be: so a thread looks for all of them
-at once.
+By the server's own hand where it gives us one. Else, on Linux and unless the app forbids it, by the
+descriptor whose two ends are those of the scope: shut down, the server sees an error and cleans up
+by itself. To find it among thousands takes a while, and where one peer is lost many may be: so a
+thread looks for all of them at once.
 """
 
 from __future__ import annotations
@@ -31,27 +31,41 @@ __all__ = ["abort_connection", "warn_uncut"]
 
 _log: Final = Logger("ws_middleware.asgi")
 
+#: Why it could not, where that is the app's own wish, and what would help.
+_OFF: Final = (
+    " (abort_by_descriptor is False)",
+    "Leave abort_by_descriptor at True, which cuts it on Linux. Or have it cut by the server: ",
+)
+
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 
 
-def abort_connection(scope: MutableMapping[str, Any], told: Callable[[bool], object]) -> None:
-    """Cut the connection, and tell whether it has been; from whatever thread."""
+def abort_connection(
+    scope: MutableMapping[str, Any], told: Callable[[bool], object], *, by_descriptor: bool
+) -> None:
+    """Cut the connection, and tell whether it has been; from whatever thread.
+
+    `by_descriptor` says whether that may be done by one which the server has opened.
+    """
     control, ends = control_of(scope), _ends_of(scope)
     if control is not None:
         control.abort()
         told(True)  # noqa: FBT003 - it is said right above
-    elif ends is not None:
+    elif by_descriptor and ends is not None:
         _cutter.cut(ends, told)
     else:
         told(False)  # noqa: FBT003 - as above
 
 
 @cache
-def warn_uncut() -> None:
+def warn_uncut(*, by_descriptor: bool) -> None:
     """Say that a connection could not be cut; once, for then it can be for no peer."""
+    why, remedy = ("", "") if by_descriptor else _OFF
     _log.warning(
-        "a peer is gone and its connection cannot be cut here: it stays until the server's own "
-        "limits end it. uvicorn's can be, with --ws ws_middleware.uvicorn:WebSocketProtocol"
+        "a peer is gone and its connection cannot be cut here%s: it stays until the server's own "
+        "limits end it. %suvicorn's can be, with --ws ws_middleware.uvicorn:WebSocketProtocol",
+        why,
+        remedy,
     )
 
 

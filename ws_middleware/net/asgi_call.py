@@ -126,10 +126,19 @@ class Call:
                 for event in events:
                     await self._send(event)
         except TimeoutError:
-            abort_connection(self._scope, lambda is_cut: is_cut or warn_uncut())
+            self._cut()
         except Exception as error:  # the server's own way to say that the peer is gone
             if not isinstance(error, OSError):
                 _log.info("a refusal could not be sent: %s: %s", type(error).__name__, error)
+
+    def _cut(self) -> None:
+        may = self._engine.settings.abort_by_descriptor
+
+        def told(is_cut: bool) -> None:  # noqa: FBT001 - see `abort`
+            if not is_cut:
+                warn_uncut(by_descriptor=may)
+
+        abort_connection(self._scope, told, by_descriptor=may)
 
     def _events_of(self, refusal: Refusal, request: UpgradeRequest) -> list[dict[str, Any]]:
         if refusal.as_close:

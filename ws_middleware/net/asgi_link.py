@@ -92,7 +92,8 @@ class ASGILink:
         self.out.on_last = self._incoming.stop
         self.out.on_end = self.finish
         self._watch = SendWatch(self.out, self.deadlines, self._drop)
-        self._cut = Cut(runtime, scope, send)
+        may_cut = engine.settings.abort_by_descriptor
+        self._cut = Cut(runtime, scope, send, by_descriptor=may_cut)
         self._heartbeat: AppHeartbeat | None = None
         self._engine = engine
         #: Where messages wait for whoever takes them.
