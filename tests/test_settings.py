@@ -131,6 +131,26 @@ def test_route_before_code_before_host_before_variable_before_default(
         assert getattr(resolved(made, auth=JWT, **own), name) == value
 
 
+@pytest.mark.parametrize(
+    ("given", "is_given"),
+    [
+        pytest.param({}, False, id="nowhere"),
+        pytest.param({"code": {"heartbeat": Heartbeat()}}, False, id="it-says-nothing"),
+        pytest.param({"code": {"heartbeat": Heartbeat(timeout=5)}}, True, id="code"),
+        pytest.param({"host": {"heartbeat": None}}, True, id="off"),
+        pytest.param({"environ": {"WSM_HEARTBEAT_INTERVAL": "30"}}, True, id="the-default-aloud"),
+    ],
+)
+def test_whether_somebody_has_asked_for_a_heartbeat_is_known(
+    given: dict[str, Any],
+    is_given: bool,  # noqa: FBT001
+) -> None:
+    made = settings(**given)
+    assert resolved(made, auth=JWT).heartbeat_is_given is is_given
+    assert resolved(made, auth=JWT, heartbeat=Heartbeat(interval=9)).heartbeat_is_given
+    assert resolved(made, auth=JWT, heartbeat=None).heartbeat_is_given
+
+
 def test_drain_over_comes_from_code_host_or_variable() -> None:
     assert settings({"drain_over": 0}, {"drain_over": 1}).drain_over == 0
     assert settings({}, {"drain_over": 1.5}, {"WSM_DRAIN_OVER": "2"}).drain_over == 1.5

@@ -15,7 +15,8 @@ import uvicorn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect, unix_connect
 
-from tests.support import RawPeer, frame, head
+from tests.support import CLOSE, PING, RawPeer, frame, head
+from ws_middleware import Anonymous, Heartbeat, WebSockets
 from ws_middleware import ConnectionClosed as OursClosed
 from ws_middleware.uvicorn import WebSocketProtocol, policy_of
 
@@ -498,6 +499,63 @@ def test_an_app_may_receive_before_it_accepts(start: Callable[..., Running]) -> 
     with server.connect() as client:
         client.send("x")
         assert client.recv(5) == "x"
+
+
+# --- under our door ------------------------------------------------------------------------------
+
+
+def behind_the_door(inner: App, **policy: Any) -> App:
+    """Return an app whose WebSockets are guarded, with routes beside them."""
+    sockets = WebSockets(auth=Anonymous(), **policy)
+    sockets.route("/found", heartbeat=Heartbeat(interval=0.3, timeout=0.3))
+    sockets.guard("/guarded", heartbeat=Heartbeat(interval=0.3, timeout=0.3))
+    sockets.route("/off", heartbeat=None)
+    sockets.route("/unsaid")
+    return sockets.asgi(inner)
+
+
+def silent(server: Running, path: str) -> RawPeer:
+    """Connect a peer that answers no ping."""
+    peer = RawPeer(("127.0.0.1", server.port))
+    assert peer.upgrade(path, host=f"127.0.0.1:{server.port}").split()[1] == b"101"
+    return peer
+
+
+NO_PONG = b"\x03\xf3no_pong"
+
+
+@pytest.mark.parametrize("path", ["/found", "/guarded"])
+def test_a_heartbeat_that_is_given_holds_and_not_uvicorns(
+    start: Callable[..., Running], path: str
+) -> None:
+    server = start(behind_the_door(echo), ws_ping_interval=600, ws_ping_timeout=600)
+    with silent(server, path) as peer:
+        assert peer.read_frame().opcode == PING
+        frames = [peer.read_frame()]
+        while frames[-1].opcode == PING:
+            frames.append(peer.read_frame())
+        assert (frames[-1].opcode, frames[-1].payload) == (CLOSE, NO_PONG)
+
+
+def test_where_none_is_given_uvicorns_holds_and_a_none_switches_it_off(
+    start: Callable[..., Running],
+) -> None:
+    server = start(behind_the_door(echo), ws_ping_interval=0.3, ws_ping_timeout=0.3)
+    with silent(server, "/off") as off, silent(server, "/unsaid") as unsaid:
+        assert unsaid.read_rest().endswith(NO_PONG)
+        off.send(frame(CLOSE, b"\x03\xe8"))
+        assert off.read_frame().opcode == CLOSE, "it was pinged"
+
+
+def test_a_heartbeat_may_be_set_when_the_socket_is_open(start: Callable[..., Running]) -> None:
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await accept(receive, send)
+        scope["extensions"][CONTROL].set_heartbeat(Heartbeat(interval=0.3, timeout=0.3))
+        await receive()
+
+    server = start(app, ws_ping_interval=None)
+    with silent(server, "/") as peer:
+        assert peer.read_rest().endswith(NO_PONG)
 
 
 # --- uvicorn's settings --------------------------------------------------------------------------

@@ -276,6 +276,8 @@ class EffectivePolicy:
     allowed_hosts: tuple[str, ...] | None = None
     slow: Slow = "close"
     gap: Gap = "keep"
+    #: Whether somebody has asked for this heartbeat; else a server's own pings may do.
+    heartbeat_is_given: bool = False
 
     @property
     def is_ambient(self) -> bool:

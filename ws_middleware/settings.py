@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 from .config import (
     DEFAULT_HEARTBEAT,
     DEFAULT_LIMITS,
+    INHERIT,
     EffectivePolicy,
     Gap,
     Heartbeat,
@@ -229,6 +230,7 @@ def resolve_policy(settings: Settings, route: Policy, where: str) -> EffectivePo
         origins=origins if isinstance(origins, str) else tuple(origins),
         allowed_hosts=_resolve_hosts(settings, route),
         heartbeat=_resolve_heartbeat(settings, route, where),
+        heartbeat_is_given=_is_heartbeat_given(settings, route),
         limits=_resolve_limits(settings, route),
         refuse_with=route.get("refuse_with", settings.get("refuse_with", "http")),
         slow=route.get("slow", settings.get("slow", "close")),
@@ -268,6 +270,14 @@ def _resolve_heartbeat(settings: Settings, route: Policy, where: str) -> Heartbe
         msg = f"{where}: {error}"
         raise ConfigError(msg) from None
     return heartbeat
+
+
+def _is_heartbeat_given(settings: Settings, route: Policy) -> bool:
+    """Whether any layer says when to ping, or never to; `Heartbeat()` says nothing."""
+    said = [layer.get("heartbeat", Heartbeat()) for layer in (route, *settings.layers)]
+    return any(
+        each is None or each.interval is not INHERIT or each.timeout is not INHERIT for each in said
+    )
 
 
 def check_values(given: Mapping[str, Any], where: str) -> None:

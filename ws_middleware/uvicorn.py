@@ -8,7 +8,8 @@ returns or fails.
 
 uvicorn calls it as it calls its own, which is nowhere documented: the constructor's keywords, the
 request as rebuilt bytes, and `server_state`. Nothing else of uvicorn is used. Compression is not
-offered, whatever `ws_per_message_deflate` says.
+offered, whatever `ws_per_message_deflate` says. Pings are as uvicorn's options say, unless the app
+has asked our door for a `Heartbeat`.
 """
 
 from __future__ import annotations
@@ -79,6 +80,10 @@ class Control:
         """Drop the connection at once."""
         self._link.abort()
 
+    def set_heartbeat(self, heartbeat: Heartbeat | None) -> None:
+        """Ping by this, in the place of `--ws-ping-interval` and `-timeout`; `None`: not at all."""
+        self._link.app.set_heartbeat(heartbeat)
+
     def buffered(self) -> int:
         """Return how many bytes the kernel has not taken."""
         return self._link.buffered
@@ -106,7 +111,7 @@ class WebSocketProtocol(SocketLink):
         self._app_state = app_state or {}
         # The link asks for its runtime first, and the app for its link.
         self.runtime = _runtime()
-        self._app = AppOnLink(
+        self.app = AppOnLink(
             self,
             config.loaded_app,
             self._make_scope,
@@ -115,7 +120,7 @@ class WebSocketProtocol(SocketLink):
             accept_headers=lambda: server_state.default_headers,  # made anew each second
             tasks=server_state.tasks,
         )
-        super().__init__(self._app, self.runtime)
+        super().__init__(self.app, self.runtime)
 
     def _make_scope(self) -> dict[str, Any]:
         """Return what a scope has besides the request."""
@@ -144,7 +149,7 @@ class WebSocketProtocol(SocketLink):
         """Clean up."""
         self._server_state.connections.discard(self)
         super().connection_lost(exc)
-        self._app.gone()
+        self.app.gone()
 
     def shutdown(self) -> None:
         """The server ends: close, and let the peer answer for `close_timeout`."""

@@ -31,7 +31,7 @@ from tests.support import (
     frame,
     head,
 )
-from ws_middleware.config import ServerLimits
+from ws_middleware.config import Heartbeat, ServerLimits
 from ws_middleware.core.events import Closed, PongReceived, RefusedBySession
 from ws_middleware.core.handshake import refusal_bytes
 from ws_middleware.core.session import Session, SessionStateError, State, Wants
@@ -750,6 +750,47 @@ def test_a_stall_of_our_loop_is_not_the_peers() -> None:
     assert where(session) == (State.OPEN, Wants.READ)
     session.handle_timeout(T0 + 59.0)
     assert where(session) == (State.CLOSED, Wants.ABORT)
+
+
+def test_another_heartbeat_counts_from_when_it_is_set() -> None:
+    session = opened(HEARTBEAT)
+    session.handle_timeout(T0 + 30.0)
+    session.data_to_send()
+    session.set_heartbeat(Heartbeat(interval=5.0, timeout=2.0), T0 + 40.0)
+    assert session.next_deadline() == T0 + 45.0
+    session.handle_timeout(T0 + 45.0)
+    assert [each.opcode for each in frames_of(session.data_to_send())] == [PING]
+    session.handle_timeout(T0 + 47.0)
+    assert pull_all(session) == [Closed(1011, "no_pong", "us", "no_pong")]
+
+
+def test_a_heartbeat_can_be_switched_off_and_on() -> None:
+    session = opened(HEARTBEAT)
+    session.handle_timeout(T0 + 30.0)
+    session.data_to_send()
+    session.set_heartbeat(None, T0 + 40.0)
+    assert session.next_deadline() is None
+    session.handle_timeout(T0 + 1000.0)
+    assert (session.state, session.data_to_send()) == (State.OPEN, b"")
+    session.set_heartbeat(HEARTBEAT, T0 + 1000.0)
+    assert session.next_deadline() == T0 + 1030.0
+
+
+def test_a_heartbeat_that_is_set_while_reading_waits_blames_nobody() -> None:
+    session = opened(None)
+    session.pause(T0)
+    session.set_heartbeat(HEARTBEAT, T0)
+    session.handle_timeout(T0 + 30.0)
+    session.handle_timeout(T0 + 300.0)
+    assert session.state is State.OPEN
+    session.resume(T0 + 300.0)
+    session.handle_timeout(T0 + 320.0)
+    assert where(session) == (State.CLOSED, Wants.ABORT)
+
+
+def test_a_heartbeat_is_set_on_an_open_session_only() -> None:
+    with pytest.raises(SessionStateError, match="set_heartbeat needs OPEN"):
+        deciding().set_heartbeat(HEARTBEAT, T0)
 
 
 def test_without_a_heartbeat_nothing_is_due() -> None:

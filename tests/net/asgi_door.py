@@ -16,7 +16,7 @@ from ws_middleware.testing.loop import VirtualClock, VirtualLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, MutableMapping
 
-    from ws_middleware import WebSockets
+    from ws_middleware import Heartbeat, WebSockets
 
     Event = MutableMapping[str, Any]
     App = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
@@ -38,9 +38,13 @@ class Control:
     def __init__(self) -> None:
         self.aborted = 0
         self.pings: list[asyncio.Future[float]] = []
+        self.heartbeats: list[Heartbeat | None] = []
 
     def abort(self) -> None:
         self.aborted += 1
+
+    def set_heartbeat(self, heartbeat: Heartbeat | None) -> None:
+        self.heartbeats.append(heartbeat)
 
     def ping(self) -> asyncio.Future[float]:
         answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()

@@ -16,6 +16,7 @@ from ws_middleware import (
     Anonymous,
     ConnectionClosed,
     Granted,
+    Heartbeat,
     Limits,
     Principal,
     Receipt,
@@ -413,6 +414,33 @@ def test_where_nothing_can_be_cut_the_server_is_asked_to_close(
     assert connection.closed == (1001, "going_away")
     assert came[0].close_code == 1006
     assert connection.outcome is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        pytest.param({}, [], id="nothing-said"),
+        pytest.param(
+            {"heartbeat": Heartbeat(interval=5)}, [Heartbeat(interval=5, timeout=20)], id="given"
+        ),
+        pytest.param({"heartbeat": None}, [None], id="off"),
+    ],
+)
+def test_a_server_that_lets_us_pings_as_the_app_has_said(
+    open_door: OpenDoor, policy: dict[str, Any], told: list[Heartbeat | None]
+) -> None:
+    control = Control()
+    open_door(echoing(**policy)).connect(control=control)
+    assert control.heartbeats == told
+
+
+def test_a_hand_that_sets_no_heartbeat_is_one_all_the_same(open_door: OpenDoor) -> None:
+    class Older:
+        """As one of a test kit may be."""
+
+    control: Any = Older()
+    connection = open_door(echoing(heartbeat=None)).connect(control=control)
+    assert connection.is_accepted
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="descriptors are looked for in /proc")

@@ -32,7 +32,7 @@ from .states import TABLE, Did, SessionStateError, State, Wants
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ws_middleware.config import EffectivePolicy, ServerLimits
+    from ws_middleware.config import EffectivePolicy, Heartbeat, ServerLimits
     from ws_middleware.types import EncodedMessage
 
     from .framing import Frame
@@ -436,6 +436,19 @@ class Session:
         self._move(Did.SEND_CLOSE)
         self._find_close(now)
         self._linger_for_nobody()
+
+    def set_heartbeat(self, heartbeat: Heartbeat | None, now: float) -> None:
+        """Ping by this from now on, in the place of the policy's; `None`: not at all.
+
+        Raises:
+            SessionStateError: the WebSocket is not open.
+        """
+        self._expect(State.OPEN, "set_heartbeat")
+        self._heartbeat = None
+        if heartbeat is not None:
+            self._heartbeat = HeartbeatClock(heartbeat, now=now, jitter=self._jitter)
+            if self._paused:
+                self._heartbeat.pause(now)
 
     def pause(self, now: float) -> None:
         """There is no room for messages: don't read. Pings go on."""

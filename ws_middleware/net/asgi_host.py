@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
@@ -24,7 +25,7 @@ from .asgi_messages import DENIAL, legal_close
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 
-    from ws_middleware.config import EffectivePolicy, ServerLimits
+    from ws_middleware.config import EffectivePolicy, Heartbeat, ServerLimits
     from ws_middleware.core.events import Closed, RefusedBySession
     from ws_middleware.types import UpgradeRequest
 
@@ -129,6 +130,11 @@ class AppOnLink:
     def closed(self, link: SocketLink, websocket: WebSocket, event: Closed) -> None:  # noqa: ARG002
         """The WebSocket has left OPEN."""
         websocket.ended(event.code, event.reason, by_us=event.by == "us")
+
+    def set_heartbeat(self, heartbeat: Heartbeat | None) -> None:
+        """Ping by this, in the place of what the server says; the connection may be open or not."""
+        self._policy = replace(self._policy, heartbeat=heartbeat)
+        self._link.set_heartbeat(heartbeat)
 
     def gone(self) -> None:
         """The connection is lost."""

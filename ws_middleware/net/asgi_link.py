@@ -23,7 +23,7 @@ from .asgi_incoming import Incoming
 from .asgi_messages import accept_event, close_event, message_of, refusal_of_close
 from .asgi_outgoing import Outgoing, PeerGone
 from .asgi_stalled import SendWatch
-from .control import ping
+from .control import ping, set_heartbeat
 from .deadlines import Deadlines
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ class ASGILink:
         self._watch.open(policy.limits)
         self.headers = tuple(headers)
         self.out.open(policy.limits, policy.slow)
+        if policy.heartbeat_is_given:
+            set_heartbeat(self.scope, policy.heartbeat)
         if expires is not None:
             self.deadlines.at(expires, self._expired)
         self._heartbeat = heartbeat_of(self, policy.heartbeat, self._engine.jitter())

@@ -1,7 +1,8 @@
 """What a server lets us do with the frames of a connection, where it does.
 
 `scope["extensions"]["ws_middleware.control"]` is an object with `ping() -> Future[float]`,
-`abort()`, `buffered()` and `reading_paused()`: `ws_middleware.uvicorn` puts one there, and tests.
+`abort()`, `set_heartbeat(heartbeat)`, `buffered()` and `reading_paused()`: `ws_middleware.uvicorn`
+puts one there, and tests.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, MutableMapping
 
+    from ws_middleware.config import Heartbeat
     from ws_middleware.receipt import Receipt
 
-__all__ = ["CONTROL", "control_of", "ping"]
+__all__ = ["CONTROL", "control_of", "ping", "set_heartbeat"]
 
 CONTROL: Final = "ws_middleware.control"
 
@@ -52,3 +54,10 @@ def ping(
             receipt.resolve(done.result())
 
     control.ping().add_done_callback(settle)
+
+
+def set_heartbeat(scope: MutableMapping[str, Any], heartbeat: Heartbeat | None) -> None:
+    """Have the server ping by this, not by options of its own, if it lets us."""
+    control = control_of(scope)
+    if hasattr(control, "set_heartbeat"):  # one of a test, or of an older kind, may not have it
+        control.set_heartbeat(heartbeat)

@@ -23,7 +23,7 @@ from .timers import LATE, TICK
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ws_middleware.config import EffectivePolicy
+    from ws_middleware.config import EffectivePolicy, Heartbeat
     from ws_middleware.core.events import Event
     from ws_middleware.types import EncodedMessage, Refusal
     from ws_middleware.websocket import WebSocket
@@ -482,6 +482,12 @@ class SocketLink(asyncio.BufferedProtocol):
         payload = self._session.ping(self.runtime.clock.now())
         self._pings.setdefault(payload, []).append(receipt)
         self._obey()
+
+    def set_heartbeat(self, heartbeat: Heartbeat | None) -> None:
+        """Ping by this from now on, in the place of the policy's; `None`: not at all."""
+        if self._session.state is State.OPEN:
+            self._session.set_heartbeat(heartbeat, self.runtime.clock.now())
+            self._arm()
 
     def close(self, code: int, reason: str, why: str | None = None) -> None:
         """Start the closing handshake, after all that was sent before. `why` is for the log."""
