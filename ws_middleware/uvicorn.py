@@ -96,6 +96,9 @@ class Control:
 class WebSocketProtocol(SocketLink):
     """One connection, as uvicorn makes it when a request asks for an upgrade."""
 
+    #: What the ASGI door looks for, see `net.control`.
+    gives_control: Final = True
+
     def __init__(
         self,
         config: Any,  # noqa: ANN401 - uvicorn's Config

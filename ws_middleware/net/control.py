@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ws_middleware.config import Heartbeat
     from ws_middleware.receipt import Receipt
 
-__all__ = ["CONTROL", "control_of", "ping", "set_heartbeat"]
+__all__ = ["CONTROL", "control_of", "gives_control", "ping", "set_heartbeat"]
 
 CONTROL: Final = "ws_middleware.control"
 
@@ -29,6 +29,11 @@ _NO_PING: Final = (
 def control_of(scope: MutableMapping[str, Any]) -> Any:  # noqa: ANN401 - the server's, or a test's
     """Return what controls the connection's frames, where the server gives it to us."""
     return (scope.get("extensions") or {}).get(CONTROL)
+
+
+def gives_control(protocol: object) -> bool:
+    """Whether a server's class for WebSockets is one that puts such an object into the scope."""
+    return getattr(protocol, "gives_control", False) is True
 
 
 def ping(
