@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from .net.asgi_call import Call
 from .net.drain import Draining, drain_on_sigterm
 from .net.engine import GOING_AWAY
+from .net.servers import find_asgi_server
 from .net.siblings import has_siblings
 from .scope import clean_scope, path_of, request_from_scope
 from .types import Refusal
@@ -21,6 +22,7 @@ from .types import Refusal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from .doors import Server
     from .net.asgi_outgoing import Receive, Send
     from .net.engine import Admission, Engine
     from .net.hosted import Hosted
@@ -47,7 +49,7 @@ class Front(Draining, Protocol):
     def has_path(self, path: str) -> bool:
         """Whether a route of ours is at `path`."""
 
-    def note_call(self, has_siblings: bool) -> None:  # noqa: FBT001 - a server's word
+    def note_call(self, has_siblings: bool, server: Server | None) -> None:  # noqa: FBT001
         """A server has called the door; with siblings, messages would miss a part."""
 
 
@@ -117,7 +119,7 @@ class WebSocketMiddleware:
         Once more with the first request, where lifespan came before it.
         """
         self._has_begun = is_serving
-        self._front.note_call(has_siblings())
+        self._front.note_call(has_siblings(), find_asgi_server())
         engine, hosted = self._front.open_here()
         hosted.here()
         if engine.settings.drain_on_sigterm:

@@ -1,6 +1,6 @@
 """Which settings hold behind which door: the one table of that.
 
-docs/settings.md shows it.
+`misfits` warns by it of what was set in vain, and docs/settings.md shows it.
 """
 
 from __future__ import annotations

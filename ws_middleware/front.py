@@ -16,14 +16,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .doors import Door
 from .errors import ConfigError
 from .gate.origin import OriginRule
 from .gate.routing import PathSet
+from .misfits import find_complaints
 from .net.engine import Engine
 from .net.hosted import Hosted
 from .net.sidecar import Sidecar
 from .receipt import Receipt, when_all
-from .route import Endpoint, Guard
+from .route import Endpoint, Rest
 from .settings import MEMORY, Settings, resolve_policy, unknown_variables
 from .types import Refusal
 
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from weakref import WeakSet
 
+    from .doors import Server
     from .host import Host
     from .hub.hub import Hub
-    from .route import Route
+    from .route import Guard, Route
 
 __all__ = ["DISABLED", "PAUSED", "Front", "check_broker", "check_origins"]
 
@@ -75,10 +78,12 @@ class Front:
         #: What a page must not be opened at.
         self.paths = PathSet()
         self._routes: list[Route] = []
+        #: Doors of which it was said what does not hold behind them.
+        self._checked: set[Door] = set()
         self._paused: Refusal | None = None
         self._guards: list[Guard] = []
         #: What guards that no other guard does: the app's own policy.
-        self._rest = Guard("/", hub=hub, name="*", policy={})
+        self._rest = Rest("/", hub=hub, name="*", policy={})
         #: Whether it does: for an app that may serve WebSockets that no guard is laid over.
         self.guards_rest = False
         self._serving: tuple[Engine, Sidecar] | None = None
@@ -251,11 +256,13 @@ class Front:
         Raises:
             ConfigError: the settings as a whole are wrong, or the app has no policy.
         """
+        self._resolve_all()
+
+    def _resolve_all(self) -> list[Endpoint]:
         self.read_environ()
         rest = (self._rest,) if self.guards_rest else ()
         everything: tuple[Route | Guard, ...] = (*self._routes, *self._guards, *rest)
-        for each in everything:
-            self.resolve(each)
+        return [self.resolve(each) for each in everything]
 
     def make_engine(self, make: Callable[..., Engine]) -> Engine:
         """Put the settings together; `make` is `Engine`, or the test kit's."""
@@ -322,11 +329,27 @@ class Front:
         self._lock = lock
         self._serving = self._hosted = None
 
-    def note_call(self, has_siblings: bool) -> None:  # noqa: FBT001 - a WSGI server's word
+    def note_call(self, has_siblings: bool, server: Server | None = None) -> None:  # noqa: FBT001
         """A server has called a door: it serves; with siblings, messages would miss a part."""
         self.is_called = True
         if has_siblings and self.settings.broker == MEMORY:
             self._hub.has_siblings = True
+        if server is not None:
+            self._check_server(server)
+
+    def _check_server(self, server: Server) -> None:
+        """Say, once for each kind of door, what was set and does not hold behind it."""
+        sidecar = self.sidecar
+        has_port = server.door is Door.WSGI and sidecar is not None and sidecar.is_listening
+        if server.door in self._checked or has_port:  # on the port all holds
+            return
+        self._checked.add(server.door)
+        try:
+            endpoints = self._resolve_all()
+        except ConfigError:  # which whoever opens the door hears
+            return
+        for sentence in find_complaints(server, self.settings, endpoints, self.host.where):
+            _log.warning("%s", sentence)
 
 
 def _after(first: Receipt[None], then: Callable[[], Receipt[None]]) -> Receipt[None]:

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from .callables import is_async, name_of, unwrapped
 from .config import INHERIT, Limits
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .websocket import WebSocket  # noqa: F401 - named in the base
 
-__all__ = ["Endpoint", "Guard", "Handler", "Route", "Shape"]
+__all__ = ["Endpoint", "Guard", "Handler", "Rest", "Route", "Shape"]
 
 Handler = Callable[..., Any]
 
@@ -62,6 +62,8 @@ class Route(RouteAudiences["WebSocket"]):
 
     As a decorator it takes a conversation and returns itself, so that routes stack.
     """
+
+    kind: ClassVar[str] = "route"
 
     def __init__(
         self,
@@ -182,6 +184,7 @@ class Guard(RouteAudiences["WebSocket"]):
     Its audiences are the sockets that it has let in.
     """
 
+    kind: ClassVar[str] = "guard"
     shape: Final = Shape.GUARDED
     handler: Final = None
     subprotocols: Final = ()
@@ -214,6 +217,12 @@ class Guard(RouteAudiences["WebSocket"]):
             name: None for name in _GUARDS_OWN if getattr(named, name) is INHERIT
         }
         return replace(policy, limits=replace(policy.limits, **open_ended))
+
+
+class Rest(Guard):
+    """Guards, by the app's own policy, what no other guard is laid over, if there is any."""
+
+    kind = "rest"
 
 
 #: Limits that a guard has only if it names them itself.

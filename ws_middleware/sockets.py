@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .asgi import App
     from .config import Policy, ServerLimits
     from .django import DjangoHost
+    from .doors import Server
     from .front import Front
     from .net.engine import Engine
     from .net.sidecar import Sidecar
@@ -226,8 +227,8 @@ class WebSockets(Operations, Audiences["WebSocket"]):  # type: ignore[misc]  # a
     def _open(self) -> tuple[Engine, Sidecar]:
         return self._front.open()
 
-    def _note_call(self, has_siblings: bool) -> None:  # noqa: FBT001 - a WSGI server's word
-        self._front.note_call(has_siblings)
+    def _note_call(self, has_siblings: bool, server: Server | None = None) -> None:  # noqa: FBT001
+        self._front.note_call(has_siblings, server)
 
     @property
     def _front(self) -> Front:

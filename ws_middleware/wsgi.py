@@ -26,6 +26,7 @@ from .gate.verdict import refusal_of
 from .net.clock import SYSTEM
 from .net.engine import Admission
 from .net.logs import RefusalLog
+from .net.servers import find_wsgi_server
 from .net.takeover import CannotTake
 from .substitute import Substitute
 from .types import Refusal
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from .doors import Server
     from .gate.routing import PathSet
     from .net.engine import Engine
     from .net.runtime import Runtime
@@ -67,7 +69,7 @@ class WSGIMiddleware:
         self,
         app: WSGIApplication,
         open_door: Callable[[], tuple[Engine, Sidecar]],
-        note_call: Callable[[bool], None],
+        note_call: Callable[[bool, Server], None],
         paths: PathSet,
     ) -> None:
         self._app = app
@@ -86,7 +88,8 @@ class WSGIMiddleware:
         """Pass HTTP on; answer an upgrade request."""
         if not self._is_noted:
             self._is_noted = True
-            self._note_call(bool(environ.get("wsgi.multiprocess")))
+            has_siblings = bool(environ.get("wsgi.multiprocess"))
+            self._note_call(has_siblings, find_wsgi_server(environ))
         if "HTTP_UPGRADE" in environ or "HTTP_SEC_WEBSOCKET_KEY" in environ:
             return self._upgrade(environ, start_response)
         path = environ.get("PATH_INFO") or "/"

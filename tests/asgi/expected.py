@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["EXPECTED", "Expected"]
+__all__ = ["AT_START", "EXPECTED", "Expected"]
+
+#: What the warnings begin with that a server's start brings, for what it does not do; see
+#: `test_start.py` for what the rest of them says.
+AT_START: Final[dict[str, tuple[str, ...]]] = {
+    "daphne": ("Limits(outbound_bytes=2097152, write_timeout=0.5)",),
+}
 
 
 class Expected(NamedTuple):

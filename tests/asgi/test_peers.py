@@ -16,6 +16,7 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.asgi.expected import AT_START
 from tests.asgi.questions import question
 from tests.asgi.servers import ASGI, NAMES, run, token
 from tests.support import RawPeer
@@ -310,7 +311,7 @@ def _end(server: Running, is_stuck: bool) -> Ended:  # noqa: FBT001
         server.process.send_signal(signal.SIGTERM)
         codes = [_code(client) for client in clients]
         took = time.monotonic() - began if server.ends_within(2 * ENDED) else None
-        return Ended(took, codes, server.complaints())
+        return Ended(took, codes, server.complaints(*AT_START.get(server.name, ())))
 
 
 def _code(client: ClientConnection) -> int | None:

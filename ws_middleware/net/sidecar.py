@@ -142,6 +142,11 @@ class Sidecar:
         await runtime.close(1011, "internal_error", over=0.0, timeout=0.0)
 
     @property
+    def is_listening(self) -> bool:
+        """Whether it has a port of its own."""
+        return bool(self._listeners)
+
+    @property
     def runtime(self) -> Runtime | None:
         """The loop, once it has begun."""
         return self._runtime
