@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import setup_testing_defaults
 
@@ -9,7 +10,7 @@ import pytest
 
 from ws_middleware import Anonymous, Heartbeat, Limits, ServerLimits, WebSockets
 from ws_middleware.doors import Door, Server
-from ws_middleware.misfits import find_complaints
+from ws_middleware.misfits import find_complaints, find_deaf_spot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +24,13 @@ def told(
     has: Mapping[str, object] | None = None,
     where: str = "",
 ) -> list[str]:
-    """Return what is said behind a door."""
+    """Return what is said behind a door, without what its server is deaf to."""
     server = Server(door, name or door.value, (has or {}).get)
     front = sockets._front
-    return find_complaints(server, front.settings, front._resolve_all(), where)
+    endpoints = front._resolve_all()
+    deaf = find_deaf_spot(server, endpoints)
+    found = find_complaints(server, front.settings, endpoints, where)
+    return [each for each in found if each != deaf]
 
 
 def app(**settings: Any) -> WebSockets:
@@ -297,6 +301,65 @@ def test_what_an_app_says_of_sizes_is_not_meant_for_its_guards() -> None:
     assert told(sockets, Door.UVICORN) == []
     sockets.guard("/b", limits=Limits(message_size=2**25))
     assert "(guard /b)" in told(sockets, Door.UVICORN)[0]
+
+
+# --- dead peers ----------------------------------------------------------------------------------
+
+
+def deaf(sockets: WebSockets, door: Door) -> str | None:
+    return find_deaf_spot(Server(door, door.value), sockets._front._resolve_all())
+
+
+@pytest.mark.parametrize("door", Door)
+def test_three_servers_do_not_find_clients_that_vanish(door: Door) -> None:
+    sockets = app()
+    sockets.route("/a")
+    said = deaf(sockets, door)
+    assert (said is not None) is (door in {Door.HYPERCORN, Door.GRANIAN, Door.GUNICORN})
+    assert ("--websocket-ping-interval" in (said or "")) is (door is Door.HYPERCORN)
+
+
+def test_what_is_said_of_them() -> None:
+    sockets = app()
+    sockets.route("/a")
+    assert deaf(sockets, Door.GRANIAN) == (
+        "granian does not find clients that vanish while they are idle: their sockets stay and "
+        "count until a send to them fails. Serve with uvicorn --ws "
+        "ws_middleware.uvicorn:WebSocketProtocol, which finds them, or have clients answer a ping "
+        "of the app's own: Heartbeat(app_ping=..., app_pong=...)"
+    )
+
+
+@dataclass(frozen=True)
+class Answered(Heartbeat):
+    """One with a ping of the app's own."""
+
+    app_ping: str | None = None
+
+
+def test_where_clients_answer_a_ping_of_the_apps_own_nothing_is_amiss() -> None:
+    sockets = app(heartbeat=Heartbeat(interval=7))
+    sockets.asgi(no_app)  # which may have WebSockets of its own, or not
+    sockets.route("/a")
+    sockets.guard("/b")
+    front = sockets._front
+    heartbeat = Answered(interval=7, timeout=5, app_ping="ping")
+    server = Server(Door.GRANIAN, "granian")
+    endpoints = front._resolve_all()
+    assert [each.route.kind for each in endpoints] == ["route", "guard", "rest"]
+    assert find_deaf_spot(server, endpoints) is not None
+    for number in range(2):
+        assert find_deaf_spot(server, endpoints) is not None, "one is still not found"
+        policy = replace(endpoints[number].policy, heartbeat=heartbeat)
+        endpoints[number] = replace(endpoints[number], policy=policy)
+    assert find_deaf_spot(server, endpoints) is None
+    [rest] = find_complaints(server, front.settings, endpoints[2:], "")[1:]
+    assert rest.startswith("Heartbeat(interval=7)")
+    assert find_complaints(server, front.settings, endpoints[:2], "") == [], "it is our ping"
+
+
+async def no_app(scope: Any, receive: Any, send: Any) -> None:
+    """Nothing."""
 
 
 # --- when it is said -----------------------------------------------------------------------------

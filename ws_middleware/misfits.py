@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .config import INHERIT, Heartbeat, Limits, Policy, ServerLimits
 from .door_table import TABLE
-from .doors import Door
+from .doors import Door, Who
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .config import EffectivePolicy
     from .doors import Cell, Server
 
-__all__ = ["Given", "find_complaints", "find_given", "find_misfits"]
+__all__ = ["Given", "find_complaints", "find_deaf_spot", "find_given", "find_misfits"]
 
 #: Rows that are no field of a group: settings of an app, and words of a policy.
 _OF_APP: Final = [
@@ -32,6 +32,8 @@ _PLACES: Final = 3
 _CODE: Final = "WebSockets()"
 _OWN_PORT: Final = "Or serve sockets on a port of our own, sockets.listen(), where it holds"
 _GUNICORN: Final = "gunicorn"
+#: What guards what no guard is named for, which an app need not have.
+_REST: Final = "rest"
 
 
 class Settings(Protocol):
@@ -94,7 +96,9 @@ def find_complaints(
         endpoints: its routes and guards, and what guards all the rest.
         where: what the host's configuration is called.
     """
-    return find_misfits(server, find_given(settings, endpoints, where))
+    found = find_misfits(server, find_given(settings, endpoints, where))
+    deaf = find_deaf_spot(server, endpoints)
+    return found if deaf is None else [deaf, *found]
 
 
 # --- what was given ------------------------------------------------------------------------------
@@ -256,3 +260,26 @@ def _options(server: Server, those: Sequence[Misfit]) -> Iterator[str]:
     missing = [name for name, cell in cells.items() if not cell.option and not cell.remedy]
     if missing:
         yield f"It has no option for {' and '.join(missing)}"
+
+
+# --- dead peers ----------------------------------------------------------------------------------
+
+
+def find_deaf_spot(server: Server, endpoints: Sequence[Endpoint]) -> str | None:
+    """Return a sentence if the server lets clients vanish unseen, and nothing of ours finds them.
+
+    A ping of the app's own (`Heartbeat(app_ping=...)`) on every route and guard does.
+    """
+    if _cell(server, "Heartbeat.timeout").who is not Who.NOBODYS:
+        return None
+    named = [each for each in endpoints if each.route.kind != _REST] or endpoints
+    if named and all(_pings_by_message(each.policy) for each in named):
+        return None
+    option = _cell(server, "Heartbeat.interval").option
+    half = f" ({option} pings, and has no deadline for the answer)" if option else ""
+    return (
+        f"{server.name} does not find clients that vanish while they are idle{half}: their sockets "
+        "stay and count until a send to them fails. Serve with uvicorn --ws "
+        "ws_middleware.uvicorn:WebSocketProtocol, which finds them, or have clients answer a ping "
+        "of the app's own: Heartbeat(app_ping=..., app_pong=...)"
+    )

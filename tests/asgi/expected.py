@@ -9,7 +9,10 @@ __all__ = ["AT_START", "EXPECTED", "Expected"]
 #: What the warnings begin with that a server's start brings, for what it does not do; see
 #: `test_start.py` for what the rest of them says.
 AT_START: Final[dict[str, tuple[str, ...]]] = {
+    "hypercorn": ("hypercorn does not find clients that vanish",),
     "daphne": ("Limits(outbound_bytes=2097152, write_timeout=0.5)",),
+    "granian": ("granian does not find clients that vanish",),
+    "gunicorn asgi": ("gunicorn asgi does not find clients that vanish",),
 }
 
 
