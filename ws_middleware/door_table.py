@@ -299,7 +299,10 @@ TABLE: Final[dict[str, Row]] = {
     ),
     "drain_over": _row(
         "at its end it closes its clients by itself, or drops them, all at once",
-        own=Cell(Who.NOBODYS, note="`ws-middleware serve` has `--drain-over`."),
+        own=_ours(
+            "By `ws-middleware serve`, if it has no `--drain-over`; in a process of your own call "
+            "`sockets.close(over=...)`."
+        ),
         asgi=Cell(
             Who.NOBODYS,
             note="Call `sockets.close(code=1012, over=...)` before the server is told to end.",

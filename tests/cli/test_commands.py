@@ -217,6 +217,23 @@ def test_serve_ends_with_1012_for_all(shell: Shell) -> None:
         assert one.process.wait(10) == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "over"),
+    [
+        pytest.param((), "0.7", id="the-apps"),
+        pytest.param(("--drain-over", "0"), "0.0", id="the-commands-comes-first"),
+    ],
+)
+def test_serve_spreads_its_closes_as_the_app_has_said(
+    bare: Shell, options: tuple[str, ...], over: str
+) -> None:
+    bare.environ["WSM_DRAIN_OVER"] = "0.7"
+    with bare.serve("tests.cli.shop:sockets", *options) as one:
+        one.process.send_signal(signal.SIGTERM)
+        assert one.process.wait(10) == 0
+    assert f"ending: 0 sockets, over {over} s" in bare.log(1)
+
+
 def test_serve_takes_an_app_that_a_call_makes(bare: Shell) -> None:
     with bare.serve("tests.cli.shop:create_app()") as one, one.connect("/ws/made") as client:
         client.ping().wait(5)

@@ -52,7 +52,8 @@ def add(commands: Commands) -> None:
         "--drain-over",
         type=float,
         metavar="SECONDS",
-        help="at the end, spread the closes over this; default: 0.02 a socket, at most 10",
+        help="at the end, spread the closes over this; default: the app's drain_over, else 0.02 a "
+        "socket, at most 10",
     )
     parser.set_defaults(run=_run)
 
@@ -65,8 +66,15 @@ def _run(options: argparse.Namespace) -> int:
     host, port = sockets.listen(options.host, options.port, reuse_port=options.reuse_port, app=app)
     print(f"serving {options.target} at ws://{host}:{port}", flush=True)
     stopped.recv(1)
-    _end(sockets, options.drain_over)
+    _end(sockets, _drain_over(options, sockets, app))
     return 0
+
+
+def _drain_over(options: argparse.Namespace, sockets: WebSockets, app: object) -> float | None:
+    """Return over how many seconds the closes are spread; `None`: by the number of sockets."""
+    if options.drain_over is not None:
+        return float(options.drain_over)
+    return sockets._fronts.choose(app).settings.drain_over  # noqa: SLF001 - the same package
 
 
 def _catch_signals() -> socket.socket:
