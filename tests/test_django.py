@@ -938,7 +938,8 @@ def test_in_memory_a_project_that_is_not_wrapped_says_so(migrated: Path) -> None
         "application = sockets.wsgi(get_wsgi_application())"
     )
     assert no_client == (
-        "connect() takes app.test_client(), a django.test.Client or a WebSockets, got UserManager"
+        "connect() takes Flask's app.test_client(), a django.test.Client, Starlette's or FastAPI's "
+        "TestClient, or a WebSockets, got UserManager"
     )
 
 

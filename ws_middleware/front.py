@@ -7,6 +7,7 @@ audience spans all of them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
     from .hub.hub import Hub
     from .route import Guard, Route
 
-__all__ = ["DISABLED", "PAUSED", "Front", "check_broker", "check_origins"]
+    #: What serves an app: what decides, the loop that is ours, and those that are somebody else's.
+    Serving = tuple[Engine, Sidecar, Hosted]
+
+__all__ = ["DISABLED", "PAUSED", "Front", "check_broker", "check_origins", "openers"]
 
 _log: Final = logging.getLogger("ws_middleware.settings")
 
@@ -49,6 +53,12 @@ _log: Final = logging.getLogger("ws_middleware.settings")
 _SHUT: Final = "WebSockets are switched off for now"
 DISABLED: Final = Refusal(503, "disabled", _SHUT, "disabled=True, or WSM_DISABLED", retry_after=60)
 PAUSED: Final = Refusal(503, "paused", _SHUT, "until sockets.resume()", retry_after=30)
+
+
+#: What opens the doors of apps on a loop, where that is not the app's front: the test kit.
+openers: Final[
+    weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Callable[[Front], tuple[Engine, Hosted]]]
+] = weakref.WeakKeyDictionary()
 
 
 class Front:
@@ -86,11 +96,15 @@ class Front:
         self._rest = Rest("/", hub=hub, name="*", policy={})
         #: Whether it does: for an app that may serve WebSockets that no guard is laid over.
         self.guards_rest = False
-        self._serving: tuple[Engine, Sidecar] | None = None
-        #: Loops of an ASGI server's, once one of them has called.
-        self._hosted: Hosted | None = None
+        self._own: Serving | None = None
+        #: What serves in its place, see `stage`.
+        self._staged: Serving | None = None
         #: Ends what serves when nobody has the app any more, and so nobody has us.
         self._end: weakref.finalize[..., Front] | None = None
+
+    @property
+    def _serving(self) -> Serving | None:
+        return self._staged or self._own
 
     @property
     def engine(self) -> Engine | None:
@@ -107,9 +121,8 @@ class Front:
     @property
     def is_closing(self) -> bool:
         """Whether `close` is under way."""
-        hosted = self._hosted
-        by_sidecar = self._serving is not None and self._serving[1].is_closing
-        return by_sidecar or (hosted is not None and hosted.is_closing)
+        serving = self._serving
+        return serving is not None and (serving[1].is_closing or serving[2].is_closing)
 
     # --- settings and routes -----------------------------------------------------------------
 
@@ -190,7 +203,7 @@ class Front:
             ConfigError: the settings as a whole are wrong, as when a door opens.
         """
         everything: tuple[Route | Guard, ...] = (*self._routes, *self._guards)
-        return "\n".join(_describe(self.resolve(each)) for each in everything)
+        return "\n".join(self.resolve(each).describe() for each in everything)
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -209,16 +222,16 @@ class Front:
         Raises:
             ConfigError: the settings as a whole are wrong.
         """
-        serving = self._serving
-        if serving is None:
-            with self._lock:
-                serving = self._serving
-                if serving is None:
-                    engine = self.make_engine(Engine)
-                    serving = self._serving = engine, Sidecar(engine)
-                    self._end = weakref.finalize(self, serving[1].end_soon)
-                    self._end.atexit = False  # for the exit has an order of its own
-        return serving
+        return (self._serving or self._open_own())[:2]
+
+    def _open_own(self) -> Serving:
+        with self._lock:
+            if self._own is None:
+                engine = self.make_engine(Engine)
+                self._own = engine, Sidecar(engine), Hosted(engine)
+                self._end = weakref.finalize(self, self._own[1].end_soon)
+                self._end.atexit = False  # for the exit has an order of its own
+            return self._own
 
     def open_here(self) -> tuple[Engine, Hosted]:
         """Return what serves on a loop that is somebody else's.
@@ -226,14 +239,10 @@ class Front:
         Raises:
             ConfigError: the settings as a whole are wrong.
         """
-        engine, hosted = self.open()[0], self._hosted
-        if hosted is None:
-            with self._lock:
-                if self._hosted is None:
-                    if self.guards_rest:
-                        engine.guard_rest(self.resolve(self._rest))
-                    self._hosted = Hosted(engine)
-                hosted = self._hosted
+        opener = openers.get(asyncio.get_running_loop())
+        if opener is not None:
+            return opener(self)
+        engine, _, hosted = self._own or self._open_own()
         return engine, hosted
 
     def guard_rest(self) -> None:
@@ -243,7 +252,7 @@ class Front:
             ConfigError: a door is open, and there is no such policy.
         """
         self.guards_rest = True
-        if self._hosted is not None and self._serving is not None:
+        if self._serving is not None:
             self._serving[0].guard_rest(self.resolve(self._rest))
 
     def has_path(self, path: str) -> bool:
@@ -277,13 +286,16 @@ class Front:
             engine.add(endpoint)
         for guard in self._guards:
             engine.guard(self.resolve(guard))
+        if self.guards_rest:
+            engine.guard_rest(self.resolve(self._rest))
         return engine
 
-    def swap(self, serving: tuple[Engine, Sidecar] | None) -> tuple[Engine, Sidecar] | None:
-        """Serve with these instead, for the test kit; return what served before."""
-        with self._lock:
-            before, self._serving = self._serving, serving
-        return before
+    def stage(self, serving: Serving) -> None:
+        """Serve with these instead, for the test kit, until they are to be forgotten.
+
+        Where it serves already, and on loops that are somebody else's, nothing changes.
+        """
+        self._staged = serving
 
     def close(
         self, code: int, reason: str, *, over: float, timeout: float, for_good: bool = False
@@ -292,26 +304,26 @@ class Front:
 
         After it whoever comes is let in, as new; `for_good`: refused, for the process ends.
         """
-        serving, hosted = self._serving, self._hosted
-        if serving is None:
-            return Receipt.ready(None)
         if self._end is not None:
             self._end.detach()
-        end = partial(serving[1].close, code, reason, over=over, timeout=timeout)
-        if hosted is None:
-            closed = end()
-        elif serving[1].runtime is None:  # it has but threads, which handlers elsewhere still need
-            closed = _after(hosted.close(code, reason, over=over, timeout=timeout), end)
-        else:
-            closed = when_all([end(), hosted.close(code, reason, over=over, timeout=timeout)])
-        # Until then it refuses what comes: a new one would let in what has just been sent away.
-        if not for_good:
-            closed.add_done_callback(lambda: self._forget(serving))
-        return closed
+        ends = []
+        for serving in (self._staged, self._own):
+            if serving is not None:
+                closed = _close(serving, code, reason, over=over, timeout=timeout)
+                # Until then it refuses what comes: a new one would let in who has just been sent
+                # away.
+                if not for_good:
+                    closed.add_done_callback(partial(self.forget, serving))
+                ends.append(closed)
+        return when_all(ends)
 
-    def _forget(self, serving: tuple[Engine, Sidecar]) -> None:
-        if self._serving is serving:  # no lock: this may be a thread that must not wait
-            self._serving = self._hosted = None
+    def forget(self, serving: Serving) -> None:
+        """Serve with these no more, if it still does. From any thread."""
+        # No lock: this may be a thread that must not wait.
+        if self._staged is serving:
+            self._staged = None
+        elif self._own is serving:
+            self._own = None
 
     def pause(self, refusal: Refusal | None) -> None:
         """Refuse upgrades with this, now and when a door opens; with `None`, let in again."""
@@ -327,7 +339,7 @@ class Front:
     def after_fork(self, lock: threading.RLock) -> None:
         """A child has none of our threads: it is as if no door had been opened."""
         self._lock = lock
-        self._serving = self._hosted = None
+        self._own = self._staged = None
 
     def note_call(self, has_siblings: bool, server: Server | None = None) -> None:  # noqa: FBT001
         """A server has called a door: it serves; with siblings, messages would miss a part."""
@@ -350,6 +362,17 @@ class Front:
             return
         for sentence in find_complaints(server, self.settings, endpoints, self.host.where):
             _log.warning("%s", sentence)
+
+
+def _close(
+    serving: Serving, code: int, reason: str, *, over: float, timeout: float
+) -> Receipt[None]:
+    _, sidecar, hosted = serving
+    end = partial(sidecar.close, code, reason, over=over, timeout=timeout)
+    elsewhere = partial(hosted.close, code, reason, over=over, timeout=timeout)
+    if sidecar.runtime is None:  # it has but threads, which handlers elsewhere still need
+        return _after(elsewhere(), end)
+    return when_all([end(), elsewhere()])
 
 
 def _after(first: Receipt[None], then: Callable[[], Receipt[None]]) -> Receipt[None]:
@@ -399,22 +422,3 @@ def check_broker(given: Mapping[str, Any]) -> None:
         msg = "a redis:// broker needs redis-py: python -m pip install 'ws-middleware[redis]'"
         raise ConfigError(msg) from None
     Servers(broker)
-
-
-def _describe(endpoint: Endpoint) -> str:
-    policy = endpoint.policy
-    origins = policy.origins if isinstance(policy.origins, str) else ",".join(policy.origins)
-    limits = policy.limits
-    parts = {
-        "auth": repr(policy.auth),
-        "authorize": getattr(policy.authorize, "__qualname__", policy.authorize),
-        "origins": origins,
-        "heartbeat": policy.heartbeat and policy.heartbeat.describe(),
-        "message_size": limits.message_size,
-        "outbound_bytes": limits.outbound_bytes,
-        "refuse_with": policy.refuse_with,
-        "slow": policy.slow,
-        "gap": policy.gap,
-    }
-    told = " ".join(f"{name}={value}" for name, value in parts.items())
-    return f"{endpoint.route.path} [{endpoint.route.shape.value}] {told}"

@@ -252,3 +252,22 @@ class Endpoint:
         if isinstance(route, Guard):
             policy = route.bound(policy)
         return cls(route, policy, route.template, route.name)
+
+    def describe(self) -> str:
+        """Return its path and its whole policy in one line."""
+        policy = self.policy
+        origins = policy.origins if isinstance(policy.origins, str) else ",".join(policy.origins)
+        limits = policy.limits
+        parts = {
+            "auth": repr(policy.auth),
+            "authorize": getattr(policy.authorize, "__qualname__", policy.authorize),
+            "origins": origins,
+            "heartbeat": policy.heartbeat and policy.heartbeat.describe(),
+            "message_size": limits.message_size,
+            "outbound_bytes": limits.outbound_bytes,
+            "refuse_with": policy.refuse_with,
+            "slow": policy.slow,
+            "gap": policy.gap,
+        }
+        told = " ".join(f"{name}={value}" for name, value in parts.items())
+        return f"{self.route.path} [{self.route.shape.value}] {told}"

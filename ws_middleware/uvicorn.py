@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from .config import DEFAULT_LIMITS, EffectivePolicy, Heartbeat, Limits, ServerLimits
@@ -31,7 +31,7 @@ from .receipt import Receipt
 __all__ = ["Control", "WebSocketProtocol"]
 
 #: uvicorn has read the head: what it let through is not refused for its size.
-_HEAD: Final = ServerLimits(
+HEAD: Final = ServerLimits(
     head_size=1024**2,
     head_fields=10_000,
     head_timeout=10.0,
@@ -53,10 +53,31 @@ def _runtime() -> Runtime:
     return _runtimes[loop]
 
 
+class _Controlled(Protocol):
+    """A link whose frames are ours, under an app."""
+
+    runtime: Runtime
+    app: AppOnLink
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that the kernel has not taken."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is read."""
+
+    def ping(self, receipt: Receipt[float]) -> None:
+        """Send a ping whose pong resolves `receipt`."""
+
+    def abort(self) -> None:
+        """Drop the connection."""
+
+
 class Control:
     """The connection's frames, for whoever finds this in `scope["extensions"]`."""
 
-    def __init__(self, link: WebSocketProtocol) -> None:
+    def __init__(self, link: _Controlled) -> None:
         self._link = link
 
     def ping(self) -> asyncio.Future[float]:
@@ -119,7 +140,7 @@ class WebSocketProtocol(SocketLink):
             config.loaded_app,
             self._make_scope,
             policy=policy_of(config),
-            head=_HEAD,
+            head=HEAD,
             accept_headers=lambda: server_state.default_headers,  # made anew each second
             tasks=server_state.tasks,
         )

@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, Table, read_tables
 from tests.support import CLOSE, TEXT, frame
-from ws_middleware import JWTAuth, Limits, WebSockets, errors
+from ws_middleware import JWTAuth, Limits, WebSockets, errors, testing
 from ws_middleware.config import (
     DEFAULT_HEARTBEAT,
     DEFAULT_LIMITS,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SETTINGS = read_tables(ROOT / "docs" / "settings.md")
 ERRORS = read_tables(ROOT / "docs" / "errors.md")
+TESTING = read_tables(ROOT / "docs" / "testing.md")
 
 #: Every module of the package, parsed.
 MODULES = {
@@ -333,6 +334,18 @@ def test_exactly_our_exceptions_are_listed_with_what_else_they_are() -> None:
 
 
 # --- all pages -----------------------------------------------------------------------------------
+
+
+def test_the_keywords_of_connect_are_listed_with_their_defaults() -> None:
+    table = TESTING["Connect, send, receive"].by("Keyword", "Default")
+    parameters = inspect.signature(testing.connect).parameters
+    assert list(table) == [name for name in parameters if name not in {"client", "path"}]
+    for name, row in table.items():
+        default = parameters[name].default
+        if row["Default"] not in {"none", "the client's"}:
+            assert ast.literal_eval(row["Default"]) == default
+        else:
+            assert not default
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

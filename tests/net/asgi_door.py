@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from ws_middleware.asgi import WebSocketMiddleware
 from ws_middleware.hub.registry import Address
 from ws_middleware.net.engine import Engine
+from ws_middleware.net.hosted import Hosted
 from ws_middleware.net.sidecar import Sidecar
 from ws_middleware.testing.loop import VirtualClock, VirtualLoop
 
@@ -191,7 +192,7 @@ class Door:
         self.engine = self.front.make_engine(
             lambda settings, hub, context: Engine(settings, hub, context, self.clock)
         )
-        self.front.swap((self.engine, Sidecar(self.engine)))
+        self.front._own = self.engine, Sidecar(self.engine), Hosted(self.engine)
         self.connections: list[Connection] = []
 
     def beside(self, sockets: WebSockets) -> Door:
@@ -266,7 +267,7 @@ class Door:
 
     @property
     def runtime(self) -> Any:
-        hosted: Any = self.front._hosted
+        hosted: Any = self.front._own[2]
         return hosted._runtimes[self.loop]
 
     def close(self) -> None:
@@ -309,8 +310,8 @@ class Door:
         assert self.engine._servers == {}
         assert self.engine.threads["conversations"].reserved == 0
         assert self.sockets.everyone.count() == 0
-        hosted: Any = self.front._hosted
-        for runtime in [] if hosted is None else hosted._runtimes.values():
+        serving: Any = self.front._own
+        for runtime in [] if serving is None else serving[2]._runtimes.values():
             assert len(runtime.registry) == 0
             assert runtime.links == set()
             assert len(runtime.wheel) == 0

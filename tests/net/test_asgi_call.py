@@ -270,7 +270,7 @@ def test_a_header_that_http_does_not_allow_is_a_500(
 
 def test_a_path_of_nobodys_is_a_404_where_nothing_is_wrapped(open_door: OpenDoor) -> None:
     door = open_door(guarded_by(Anonymous()))
-    door.front.guards_rest = False  # as where the wrapped app serves HTTP only
+    door.engine.gate._rest = None  # as where the wrapped app serves HTTP only
     assert door.connect("/nowhere").denial[0] == 404
 
 

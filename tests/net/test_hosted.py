@@ -146,7 +146,7 @@ def test_close_does_not_wait_for_a_loop_that_does_not_turn(
 def test_a_door_that_was_closed_begins_nothing(open_door: OpenDoor) -> None:
     door = open_door(waiting())
     door.connect()
-    hosted: Any = door.front._hosted
+    hosted: Any = door.front._own[2]
     door.sockets.close(timeout=3)
     other = door.another()
     assert other.connect().denial[0] == 503

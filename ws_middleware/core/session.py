@@ -444,6 +444,7 @@ class Session:
             SessionStateError: the WebSocket is not open.
         """
         self._expect(State.OPEN, "set_heartbeat")
+        self.has_news = True
         self._heartbeat = None
         if heartbeat is not None:
             self._heartbeat = HeartbeatClock(heartbeat, now=now, jitter=self._jitter)

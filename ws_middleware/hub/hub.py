@@ -132,6 +132,11 @@ class Hub:
         self.uplink.detach(branch)
 
     @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The loops that serve sockets here."""
+        return self._branches
+
+    @property
     def bus(self) -> Bus | None:
         """The way to other processes, where it is open."""
         return self.uplink.bus

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["AppOnLink"]
 
 #: Where uvicorn writes of connections.
-_log: Final = logging.getLogger("uvicorn.error")
+_UVICORNS: Final = logging.getLogger("uvicorn.error")
 
 _FAILED: Final = Refusal(
     500,
@@ -59,7 +60,11 @@ class AppOnLink:
         head: limits of its head.
         accept_headers: what the server adds to a 101, asked when there is one.
         tasks: where the app's task is kept, for the server to wait for.
+        log: where it is written of connections.
     """
+
+    #: Spreads the first pings, 0 to 1; it guards nothing.
+    jitter = staticmethod(random.random)
 
     def __init__(
         self,
@@ -71,6 +76,7 @@ class AppOnLink:
         head: ServerLimits,
         accept_headers: Callable[[], Iterable[tuple[bytes, bytes]]],
         tasks: set[asyncio.Task[Any]],
+        log: logging.Logger = _UVICORNS,
     ) -> None:
         self._link = link
         self._app = app
@@ -79,6 +85,7 @@ class AppOnLink:
         self._head = head
         self._accept_headers = accept_headers
         self._tasks = tasks
+        self._log = log
         self._request: UpgradeRequest | None = None
         self._scope: dict[str, Any] = {}
         self._websocket: WebSocket | None = None
@@ -94,9 +101,13 @@ class AppOnLink:
         """Return the session of a connection."""
         wall = self._link.runtime.clock.wall()
         payload = secrets.token_bytes(4)
-        jitter = secrets.randbelow(1000) / 1000
         return Session(
-            self._head, now=now, wall=wall, ping_payload=payload, jitter=jitter, client=client
+            self._head,
+            now=now,
+            wall=wall,
+            ping_payload=payload,
+            jitter=self.jitter(),
+            client=client,
         )
 
     def decide(self, link: SocketLink, request: UpgradeRequest, now: float) -> None:  # noqa: ARG002
@@ -120,7 +131,7 @@ class AppOnLink:
 
     def warn_unread(self, websocket: WebSocket, seconds: float) -> None:
         """The app has let its messages lie."""
-        _log.warning(
+        self._log.warning(
             "%s - no message of WebSocket %s was received for %.0f s: closing it with 1008",
             self._peer,
             websocket.request.raw_path,
@@ -171,7 +182,7 @@ class AppOnLink:
         """Write uvicorn's line for a WebSocket: of the scope as the app's layers have left it."""
         query = self._scope["query_string"].decode("latin-1")
         target = quote(self._scope["path"]) + (f"?{query}" if query else "")
-        _log.info('%s - "WebSocket %s" %s', self._peer, target, said)
+        self._log.info('%s - "WebSocket %s" %s', self._peer, target, said)
 
     # --- the app -----------------------------------------------------------------------------
 
@@ -182,15 +193,15 @@ class AppOnLink:
             return
         except BaseException as error:
             if not isinstance(error, asyncio.CancelledError):
-                _log.exception("Exception in ASGI application\n")
+                self._log.exception("Exception in ASGI application\n")
             self._conclude(1011, "internal_error")
             if not isinstance(error, Exception):
                 raise
         else:
             if self._websocket is None and not self._is_refused:
-                _log.error("ASGI callable returned without completing handshake.")
+                self._log.error("ASGI callable returned without completing handshake.")
             elif result is not None:
-                _log.error("ASGI callable should return None, but returned %r.", result)
+                self._log.error("ASGI callable should return None, but returned %r.", result)
             self._conclude(1000, "")
 
     def _conclude(self, code: int, reason: str) -> None:

@@ -46,13 +46,14 @@ class Mailbox:
             try:
                 # A context of its own: what a request has set (its user, its trace) belongs to that
                 # request alone, and would else live on in every task that an action starts.
-                self._loop.call_soon_threadsafe(self._turn, context=Context())
+                self._loop.call_soon_threadsafe(self.turn, context=Context())
             except RuntimeError:  # the loop has been closed, and not by us
                 self._closed = True
         # Closed meanwhile: it may have run or not, and whoever asks again is told so.
         return not self._closed
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Run what is there, for a moment; the rest in the next turn. On the loop."""
         # Before the first take: whoever posts from here on wakes the loop again.
         self._woken = False
         end = SYSTEM.now() + _LONGEST
@@ -68,10 +69,10 @@ class Mailbox:
             except Exception:
                 _log.exception("an action posted to the loop failed")
         self._woken = True
-        self._loop.call_soon(self._turn)
+        self._loop.call_soon(self.turn)
 
     def close(self) -> None:
         """Run what is there and take no more. On the loop."""
         self._closed = True
         while self._actions:
-            self._turn()
+            self.turn()

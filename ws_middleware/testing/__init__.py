@@ -15,5 +15,6 @@ from __future__ import annotations
 
 from .client import ClientSocket
 from .connecting import Connector, Refused, connect
+from .control import FakeControl
 
-__all__ = ["ClientSocket", "Connector", "Refused", "connect"]
+__all__ = ["ClientSocket", "Connector", "FakeControl", "Refused", "connect"]

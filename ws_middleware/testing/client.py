@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ws_middleware.net.link import SocketLink
 
+    from .control import FakeControl
     from .stage import Stage
     from .transport import MemoryTransport
 
@@ -87,6 +88,8 @@ class ClientSocket:
         self.pings = 0
         #: Whether a ping is answered, as every browser does by itself.
         self.answer_pings = answer_pings
+        #: What an ASGI app has of the frames, where it is one; `None` elsewhere.
+        self.control: FakeControl | None = None
         self.answer = Answer()
         self.link: SocketLink | None = None
         self.was_let_in = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from ws_middleware.net.link import SocketLink
@@ -11,7 +11,7 @@ from ws_middleware.sockets import WebSockets
 
 from .client import ClientSocket
 from .stage import Stage
-from .upgrade import Refused, Request, check_answer
+from .upgrade import ANSWER, Refused, Request, check_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
 
     from django.test import Client
     from flask.testing import FlaskClient
+    from starlette.testclient import TestClient
+
+    AnyClient: TypeAlias = FlaskClient | Client | TestClient | WebSockets
 
 __all__ = ["Connector", "Refused", "close_leftovers", "connect"]
 
 _LOCAL: Final = ("127.0.0.1", 50_000)
 _DEFAULT_URL: Final = "http://localhost"
-#: Virtual seconds that an answer may take; the session's own limit comes before.
-_ANSWER: Final = 3600.0
 
 #: Where everything takes place, while anything does.
 _stages: Final[list[Stage]] = []
 
 
 def connect(
-    client: FlaskClient | Client | WebSockets,
+    client: AnyClient,
     path: str,
     *,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
@@ -46,9 +47,10 @@ def connect(
     """Open a WebSocket in memory.
 
     Args:
-        client: Flask's test client, or Django's: its cookies go along, its base URL holds, and the
-            request takes the way through the whole app, which for Django is the one that
-            `settings.WSGI_APPLICATION` names. Or a `WebSockets`, as if through a port of its own.
+        client: the test client of Flask, Django, or Starlette and FastAPI: its cookies go along,
+            its base URL holds, and the request takes the way through the whole app, which for
+            Django is the one that `settings.WSGI_APPLICATION` names. Or a `WebSockets`, as if
+            through a port of its own.
         path: where to, with a query if there is one.
         headers: more header fields.
         origin: "same" is what a page of this host sends; `None` sends none, as a program does.
@@ -63,6 +65,7 @@ def connect(
         TypeError: `client` is none of these.
         ConfigError: the settings as a whole are wrong.
         RuntimeError: the app has no `WebSockets`, or an event loop runs in this thread.
+        Exception: an ASGI app has raised it before it had answered; not without `raise_errors`.
     """
     stage = _current_stage()
     stage.check_thread()
@@ -82,11 +85,10 @@ def connect(
     return ws
 
 
-def _connect(
-    stage: Stage, client: FlaskClient | Client | WebSockets, ws: ClientSocket, request: Request
-) -> None:
+def _connect(stage: Stage, client: AnyClient, ws: ClientSocket, request: Request) -> None:
     """Take the client's way. Whose client it is has been imported; nothing else need be there."""
     flask, django = sys.modules.get("flask.testing"), sys.modules.get("django.test.client")
+    starlette = sys.modules.get("starlette.testclient")
     if isinstance(client, WebSockets):
         _connect_directly(stage, client, ws, request)
     elif flask is not None and isinstance(client, flask.FlaskClient):
@@ -97,10 +99,14 @@ def _connect(
         from .through_django import connect_through_django  # noqa: PLC0415 - the extra "django"
 
         connect_through_django(stage, client, ws, request)
+    elif starlette is not None and isinstance(client, starlette.TestClient):
+        from .through_starlette import connect_through_starlette  # noqa: PLC0415 - the app's own
+
+        connect_through_starlette(stage, client, ws, request)
     else:
         msg = (
-            "connect() takes app.test_client(), a django.test.Client or a WebSockets, "
-            f"got {type(client).__name__}"
+            "connect() takes Flask's app.test_client(), a django.test.Client, Starlette's or "
+            f"FastAPI's TestClient, or a WebSockets, got {type(client).__name__}"
         )
         raise TypeError(msg)
 
@@ -132,7 +138,7 @@ def _connect_directly(
     lines.extend(f"{name}: {value}" for name, value in fields)
     stage.start(SocketLink(engine, runtime))
     ws.request("\r\n".join([*lines, "", ""]).encode("latin-1"))
-    stage.wait_for(_ANSWER, lambda: ws.is_answered)
+    stage.wait_for(ANSWER, lambda: ws.is_answered)
     check_answer(ws)
 
 
@@ -152,7 +158,7 @@ class Connector:
 
     def __call__(
         self,
-        client: FlaskClient | Client | WebSockets,
+        client: AnyClient,
         path: str,
         **options: Any,  # noqa: ANN401 - those of `connect`
     ) -> ClientSocket:

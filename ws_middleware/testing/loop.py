@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +25,10 @@ PATIENCE: Final = 5.0
 
 #: Where the virtual clock begins: a round number far from zero, so that a deadline is exact.
 _START: Final = 1000.0
+
+
+#: Real seconds between two looks at whether a thread has ended without a word.
+_SLICE: Final = 0.02
 
 
 class VirtualClock(Clock):
@@ -56,12 +62,26 @@ class _Selector(selectors.DefaultSelector):
         if ready or timeout == 0:
             self.loop.check_busy()
             return ready
+        ready = self._wait_for_threads()
         # One descriptor is the loop's own; others are the app's connections to somewhere else.
-        if self.patience > 0 and len(self.get_map()) > 1:
+        if not ready and self.patience > 0 and len(self.get_map()) > 1:
             ready = super().select(self.patience)
         if not ready:
             self.loop.is_idle(timeout)
         return ready
+
+    def _wait_for_threads(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait, in real time, while threads are at work whose outcome comes to the loop."""
+        end = time.monotonic() + (self.patience or PATIENCE)
+        while busy := self.loop.find_workers(again=self.patience > 0):
+            ready = super().select(_SLICE)
+            if ready:
+                self.loop.be_patient()
+                return ready
+            if time.monotonic() > end:
+                self.loop.give_up(busy)
+                break
+        return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -73,6 +93,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual = clock
         self._run_later = run_later
         self._busy_until = 0.0
+        self._has_run = False
+        #: Threads that have been waited for long enough.
+        self._given_up: set[threading.Thread] = set()
         #: When the first timer is due; `None` if there is none.
         self.next_due: float | None = None
         #: What callbacks and forgotten tasks raised.
@@ -86,21 +109,27 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """The virtual clock's."""
         return self._virtual.time
 
-    def run_until_idle(self, patience: float = 0.0) -> None:
+    def run_until_idle(self, patience: float = 0.0) -> bool:
         """Run all that is ready and all that comes of it, but let no time pass.
 
         Args:
             patience: real seconds to wait for connections that the app itself has.
+
+        Returns:
+            Whether there was anything.
 
         Raises:
             RuntimeError: it never comes to rest.
         """
         self._poll.patience = patience
         self._busy_until = time.monotonic() + patience + PATIENCE
+        self._has_run = False
         self.run_forever()
+        return self._has_run
 
     def check_busy(self) -> None:
-        """Give up on code that never comes to rest."""
+        """Note that there is something to do; give up on code that never comes to rest."""
+        self._has_run = True
         if time.monotonic() > self._busy_until:
             self._busy_until = float("inf")  # once: what follows is the clean-up
             msg = (
@@ -108,6 +137,30 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 "ever waiting for anything but asyncio.sleep(0)"
             )
             raise RuntimeError(msg)
+
+    def be_patient(self) -> None:
+        """Begin to count anew: it was a thread that took so long."""
+        self._has_run = True
+        self._busy_until = max(self._busy_until, time.monotonic() + PATIENCE)
+
+    def find_workers(self, *, again: bool) -> set[threading.Thread]:
+        """Return anyio's threads that work for this loop: `def` code of Starlette and FastAPI.
+
+        With `again` also those that have been given up.
+        """
+        if "anyio" not in sys.modules:
+            return set()
+        busy = {each for each in threading.enumerate() if self._employs(each)}
+        return busy if again else busy - self._given_up
+
+    def _employs(self, thread: threading.Thread) -> bool:
+        # Nothing public tells. In all versions of anyio since 3.0 a worker has these two.
+        idle = getattr(thread, "idle_workers", None)
+        return idle is not None and getattr(thread, "loop", None) is self and thread not in idle
+
+    def give_up(self, threads: set[threading.Thread]) -> None:
+        """Wait for these no more: whatever they wait for, it is not for the loop to bring."""
+        self._given_up |= threads
 
     def is_idle(self, timeout: float | None) -> None:
         """Nothing is left to do before `timeout` seconds have passed."""

@@ -11,37 +11,35 @@ import contextlib
 import threading
 from collections import deque
 from contextvars import Context
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
+from ws_middleware.front import openers
 from ws_middleware.hub.hub import Alone
-from ws_middleware.net.asking import Asker
-from ws_middleware.net.engine import Engine
-from ws_middleware.net.link import SocketLink
-from ws_middleware.net.runtime import Runtime
-from ws_middleware.net.sidecar import Sidecar
-from ws_middleware.net.takeover import CannotTake, Taken
-from ws_middleware.receipt import Receipt, waiting
+from ws_middleware.native import Event
+from ws_middleware.net.asgi_link import ASGILink
+from ws_middleware.net.control import control_of
+from ws_middleware.receipt import waiting
 
+from .doors import StageRuntime, open_door
 from .loop import PATIENCE, VirtualClock, VirtualLoop
+from .stand_in import StandIn
 from .transport import MemoryTransport
-from .turns import Conversation, Conversations, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator
 
     from ws_middleware import WebSocket
     from ws_middleware.front import Front
     from ws_middleware.hub.hub import Hub, Outside
-    from ws_middleware.native import Event
-    from ws_middleware.net.engine import Admission, EngineLink
-    from ws_middleware.settings import Settings
-    from ws_middleware.types import Refusal, UpgradeRequest
+    from ws_middleware.net.engine import Engine
+    from ws_middleware.net.hosted import Hosted
+    from ws_middleware.net.link import SocketLink
+    from ws_middleware.net.runtime import Runtime
+    from ws_middleware.types import Connection
 
     from .client import ClientSocket
-
-    _MakeContext = Callable[[], AbstractContextManager[object]]
+    from .doors import Door
+    from .turns import Conversation
 
 __all__ = ["Stage"]
 
@@ -51,81 +49,6 @@ _LONG: Final = 3600.0
 _GRACE: Final = 6.0
 #: Virtual seconds that the end of a server may take.
 _END: Final = 10.0
-
-
-class _Engine(Engine):
-    """The engine, with threads that take turns and nothing left to chance."""
-
-    jitter = staticmethod(float)  # 0.0: the first ping comes after a whole interval
-
-    def __init__(self, stage: Stage, settings: Settings, hub: Hub, context: _MakeContext) -> None:
-        super().__init__(settings, hub, context, stage.clock)
-        self._stage = stage
-        kinds = {"events": Turns, "conversations": Conversations, "auth": Turns}
-        self.threads = {name: kinds[name](stage, group) for name, group in self.threads.items()}
-        self.asker = Asker(self._in_context, self.threads["auth"])
-
-    def open(self, link: EngineLink, admission: Admission) -> None:
-        assert isinstance(link, SocketLink)  # the only kind that is made here
-        self._stage.opened(link)
-        super().open(link, admission)
-
-
-class _Runtime(Runtime):
-    """The runtime of a loop whose thread is whichever has its turn."""
-
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(stage.loop, stage.clock)
-        self._stage = stage
-        self.on_failure = stage.failed
-
-    def is_current(self) -> bool:
-        return threading.get_ident() == self._stage.turn
-
-
-class _Sidecar(Sidecar):
-    """A sidecar without a thread: its connections are in memory."""
-
-    def __init__(self, engine: Engine, stage: Stage) -> None:
-        super().__init__(engine)
-        self._stage = stage
-        self.memory = _Runtime(stage)
-        engine.hub.attach(self.memory)
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the app has closed it."""
-        return self._closed is not None
-
-    def ensure(self) -> Runtime:
-        return self.memory
-
-    def take(self, environ: Mapping[str, Any]) -> Taken:  # noqa: ARG002 - there is no server
-        if self._stage.caller is None:
-            server, reason = "a test client", "its requests have no connection"
-            raise CannotTake(server, reason, "use ws_middleware.testing.connect(client, path)")
-        nothing = cast("Any", None)
-        return Taken(nothing, nothing, b"")
-
-    def adopt(self, taken: Taken, request: UpgradeRequest, outcome: Refusal | Admission) -> None:  # noqa: ARG002
-        link = self._make_link(self.memory, request, b"", outcome)
-        self._stage.start(link)
-
-    def listen(self, host: str, port: int, *, reuse_port: bool) -> tuple[str, int]:  # noqa: ARG002
-        msg = "listen() has no place in a test that uses ws_middleware.testing: there is no port"
-        raise RuntimeError(msg)
-
-    def close(self, code: int, reason: str, *, over: float, timeout: float) -> Receipt[None]:
-        if self._closed is None:
-            self._closed = self.memory.submit(self._end(code, reason, over, timeout))
-        return self._closed
-
-    async def _end(self, code: int, reason: str, over: float, timeout: float) -> None:
-        try:
-            await self.memory.close(code, reason, over=over, timeout=timeout)
-        finally:
-            self._engine.hub.detach(self.memory)
-            self._engine.close()
 
 
 class Stage:
@@ -139,29 +62,49 @@ class Stage:
         #: Whose upgrade request is under way.
         self.caller: ClientSocket | None = None
         self.clients: list[ClientSocket] = []
+        #: How often the ASGI door of an app has been called.
+        self.asked = 0
         #: Kept when nobody is connected, until its owner closes it.
         self.is_held = False
         self._thread = self.turn
         self._jobs: deque[Callable[[], None]] = deque()
         self._parked: list[Conversation] = []
-        self._doors: dict[Front, tuple[_Sidecar, tuple[Engine, Sidecar] | None]] = {}
+        #: Held by the thread that does something here.
+        self._lock = threading.RLock()
+        self._stand_in = StandIn(self._stand_in_for_test)
+        self._doors: dict[Front, Door] = {}
         self._outsides: dict[Hub, Outside] = {}
+        #: Of other threads, whose loops do not turn.
+        self._stuck: set[Runtime] = set()
+        self._server: StageRuntime | None = None
         self._is_closed = False
         waiting.wait = self._wait
+        openers[self.loop] = self._open_here
 
     # --- doors -------------------------------------------------------------------------------
 
     def open(self, front: Front) -> tuple[Engine, Runtime]:
         """Serve the sockets of an app here."""
         door = self._doors.get(front)
-        if door is None or door[0].is_closed:
-            engine = front.make_engine(partial(_Engine, self))
-            self._outsides.setdefault(engine.hub, engine.hub.outside)
-            engine.hub.outside = Alone()  # a test has no other processes
-            sidecar = _Sidecar(engine, self)
-            found = front.swap((engine, sidecar))
-            self._doors[front] = door = (sidecar, door[1] if door else found)
-        return door[0]._engine, door[0].memory  # noqa: SLF001 - ours, a few lines up
+        if door is None or door.sidecar.is_closed:
+            self._doors[front] = door = open_door(self, front)
+            hub = door.engine.hub
+            self._outsides.setdefault(hub, hub.outside)
+            hub.outside = Alone()  # a test has no other processes
+        return door.engine, door.sidecar.memory
+
+    def _open_here(self, front: Front) -> tuple[Engine, Hosted]:
+        """Serve the sockets of an app whose ASGI door has been called here."""
+        self.open(front)
+        self.asked += 1
+        return self._doors[front][::2]
+
+    @property
+    def server(self) -> StageRuntime:
+        """Where the server of ASGI apps is."""
+        if self._server is None:
+            self._server = StageRuntime(self)
+        return self._server
 
     def start(self, link: SocketLink) -> None:
         """Connect the caller's far end to a link."""
@@ -172,19 +115,28 @@ class Stage:
         client.begin(link, transport)
         Context().run(transport.start, link)
 
-    def opened(self, link: SocketLink) -> None:
+    def opened(self, link: Connection) -> None:
         """A link has been let in."""
-        for client in self.clients:
-            if client.link is link:
-                client.was_let_in = True
+        client = self._client_of(link)
+        if client is not None:
+            client.was_let_in = True
 
     def failed(self, websocket: WebSocket, error: BaseException) -> None:
         """A handler has raised."""
+        client = self._client_of(websocket.link)
+        (client or self.loop).errors.append(error)
+
+    def app_failed(self, client: ClientSocket, error: Exception) -> None:
+        """An ASGI app has raised."""
+        (client if client in self.clients else self.loop).errors.append(error)
+
+    def _client_of(self, link: Connection) -> ClientSocket | None:
+        """Return whose connection it is. Of its scope a middleware may have made a copy."""
+        control = control_of(link.scope) if isinstance(link, ASGILink) else None
         for client in self.clients:
-            if client.link is websocket.link:
-                client.errors.append(error)
-                return
-        self.loop.errors.append(error)
+            if client.link is link or (control is not None and client.control is control):
+                return client
+        return None
 
     # --- turns -------------------------------------------------------------------------------
 
@@ -205,14 +157,74 @@ class Stage:
         if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, does not raise
             msg = "ws_middleware.testing is for plain def tests: an event loop runs in this thread"
             raise RuntimeError(msg)
+        self._stand_in.send_home()
+        self._settle(patience)
+
+    def _settle(self, patience: float = 0.0) -> None:
+        with self._lock, self._having_turn():
+            while self._run_all(patience):
+                self._wait_for_others()
+
+    @contextlib.contextmanager
+    def _having_turn(self) -> Iterator[None]:
+        before, self.turn = self.turn, threading.get_ident()
+        try:
+            yield
+        finally:
+            self.turn = before
+
+    def _stand_in_for_test(self) -> None:
+        """Do what there is to do in the place of the test's thread, which waits elsewhere."""
+        waiting.wait = self._wait
+        with self._lock:
+            if self._is_closed:
+                return
+            try:
+                self._settle()
+                self._pass_time(_END + 1, self._is_none_closing)
+            except Exception as error:  # raised at the end, as what others leave behind
+                self.loop.errors.append(error)
+
+    def _is_none_closing(self) -> bool:
+        return all(door.sidecar.is_at_rest for door in self._doors.values())
+
+    def _run_all(self, patience: float) -> bool:
+        """Run all that is ready, whoever's it is; False if there was nothing."""
+        has_run = False
         while True:
-            Context().run(self.loop.run_until_idle, patience)
+            has_run |= Context().run(self.loop.run_until_idle, patience)
             if self._jobs:
                 Context().run(self._jobs.popleft())
             elif (conversation := self._next_due()) is not None:
                 conversation.go_on()
             else:
-                return
+                return has_run
+            has_run = True
+
+    def _wait_for_others(self) -> None:
+        """Let the loops of other threads, a test client's, do what was posted to them."""
+        for runtime in self._find_others() - self._stuck:
+            is_through = Event()
+            if runtime.run(is_through.set) and not is_through.wait(PATIENCE):
+                self._stuck.add(runtime)
+
+    def _find_others(self) -> set[Runtime]:
+        there = {cast("Runtime", each) for hub in self._outsides for each in hub.branches}
+        ours = {door.sidecar.memory for door in self._doors.values()}
+        return {each for each in there - ours if each.loop.is_running()}
+
+    def take_in(self, turn: Callable[[], None]) -> None:
+        """Do what another thread has posted, in that thread, unless this one is at it.
+
+        The test may be waiting for it: for a view that waits for its message to be on its way.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                with self._having_turn():
+                    Context().run(turn)
+            finally:
+                self._lock.release()
+        self._stand_in.call()
 
     def _next_due(self) -> Conversation | None:
         for conversation in self._parked:
@@ -223,17 +235,20 @@ class Stage:
 
     def pass_time(self, seconds: float, until: Callable[[], bool] = bool) -> None:
         """Let time pass, from timer to timer, until `until()` or for `seconds`."""
-        end = self.clock.time + seconds
         self.settle()
+        self._pass_time(seconds, until)
+
+    def _pass_time(self, seconds: float, until: Callable[[], bool]) -> None:
+        end = self.clock.time + seconds
         while not until():
             due = self.loop.next_due
             if due is None or due > end:
                 self.clock.time = max(self.clock.time, end)
-                self.settle()
+                self._settle()
                 return
             # Rounded up: a timer that is looked at a nanosecond early is looked at for ever.
             self.clock.time = max(round(due, 9), self.clock.time + 1e-9)
-            self.settle()
+            self._settle()
 
     def wait_for(self, seconds: float, until: Callable[[], bool]) -> None:
         """Wait for `until()` as a client does, by the virtual clock.
@@ -270,6 +285,7 @@ class Stage:
         """End everything and give the thread back; return what nobody has been told of."""
         if self._is_closed:
             return []
+        self._stand_in.end()
         self._is_closed = True
         clients, self.clients = self.clients, self.clients[:]
         errors: list[BaseException] = []
@@ -277,14 +293,14 @@ class Stage:
             for client in clients:
                 client.hang_up()
             self.pass_time(_GRACE)
-            for sidecar, _ in self._doors.values():
-                sidecar.close(1001, "going_away", over=0.0, timeout=_END)
+            for door in self._doors.values():
+                door.sidecar.close(1001, "going_away", over=0.0, timeout=_END)
             self.pass_time(_END + 1)
+            self._cut_rest()
         finally:
-            for front, (sidecar, before) in self._doors.items():
-                found = front.swap(before)
-                if found is None or found[1] is not sidecar:
-                    front.swap(found)  # somebody else's by now
+            for front, door in self._doors.items():
+                front.forget(door)
+            del openers[self.loop]
             for hub, outside in self._outsides.items():
                 hub.outside = outside
             del waiting.wait
@@ -293,6 +309,12 @@ class Stage:
             errors.extend(self.loop.errors)
             self.loop.close()
         return errors
+
+    def _cut_rest(self) -> None:
+        """Cut what an ASGI app has not let go of."""
+        for link in list(self.server.links) if self._server else ():
+            link.abort()
+        self.settle()
 
     def _cancel_rest(self) -> None:
         """Cancel what even the end of its server has not ended: a task that never waits."""

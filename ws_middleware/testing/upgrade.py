@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
     from .client import ClientSocket
 
-__all__ = ["SWITCHING", "Refused", "Request", "check_answer"]
+__all__ = ["ANSWER", "SWITCHING", "Refused", "Request", "check_answer"]
 
 #: What a browser would draw by lot.
 _KEY: Final = base64.b64encode(b"sixteen is enough"[:16]).decode()
+#: Virtual seconds that an answer may take; the session's own limit comes before.
+ANSWER: Final = 3600.0
 #: Switching Protocols.
 SWITCHING: Final = 101
 
