@@ -348,6 +348,11 @@ def test_the_keywords_of_connect_are_listed_with_their_defaults() -> None:
             assert not default
 
 
+def test_what_a_test_may_set_of_a_fake_control_is_listed() -> None:
+    table = TESTING["asgiref"].column("Of a FakeControl")
+    assert table == [name for name in vars(testing.FakeControl()) if not name.startswith("_")]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
     words = re.sub(r"```.*?```|<!--.*?-->", "", page.read_text(), flags=re.DOTALL)
