@@ -35,7 +35,7 @@ from ws_middleware import (
     WebSockets,
 )
 from ws_middleware.starlette import principal
-from ws_middleware.testing import Connector, connect
+from ws_middleware.testing import Connector, connect, stage
 from ws_middleware.testing import Refused as NotLetIn
 from ws_middleware.testing import loop as testing_loop
 from ws_middleware.testing.connecting import _stages, close_leftovers
@@ -178,18 +178,66 @@ def test_many_views_in_their_own_order() -> None:
         assert [ws.receive() for _ in range(50)] == [str(each) for each in range(50)]
 
 
-def test_a_view_may_wait_for_a_socket_to_be_closed() -> None:
-    sockets = echoing()
+@pytest.mark.parametrize("path", ["/kick", "/kick-in-a-thread"])
+def test_a_view_may_wait_for_a_socket_to_be_closed(path: str) -> None:
+    sockets = WebSockets(auth=Anonymous())
+    closed: list[int] = []
+    sockets.route("/ws").on_close(lambda ws: closed.append(ws.close_code))
 
     async def kick(_: Request) -> Response:
         for ws in list(sockets.everyone.local()):
             await ws.close(4403, "kicked")
         return Response()
 
-    app = sockets.asgi(Starlette(routes=[Route("/kick", kick)]))
-    with client_of(app) as client, connect(client, "/ws/echo") as ws:
-        client.get("/kick")
+    def kick_in_a_thread(_: Request) -> Response:
+        for ws in list(sockets.everyone.local()):
+            ws.close(4403, "kicked").result(10)
+        return Response()
+
+    routes = [Route("/kick", kick), Route("/kick-in-a-thread", kick_in_a_thread)]
+    client = client_of(sockets.asgi(Starlette(routes=routes)))
+    with client, connect(client, "/ws") as ws:
+        client.get(path)
         assert (ws.wait_closed(), ws.close_reason) == (4403, "kicked")
+        assert closed == [4403]
+
+
+def test_what_fails_while_the_test_waits_elsewhere_is_raised_at_the_end() -> None:
+    sockets = WebSockets(auth=Anonymous())
+
+    @sockets.route("/ws").on_close
+    def gone(ws: Any) -> None:
+        raise ZeroDivisionError
+
+    async def kick(_: Request) -> Response:
+        for ws in list(sockets.everyone.local()):
+            await ws.close()
+        return Response()
+
+    client = client_of(sockets.asgi(Starlette(routes=[Route("/kick", kick)])))
+    with pytest.raises(ZeroDivisionError), client, connect(client, "/ws"):
+        client.get("/kick")
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
+        {"backend": "trio"},
+    ],
+    ids=["uvloop", "trio"],
+)
+def test_the_clients_own_loop_may_be_any(backend: dict[str, Any]) -> None:
+    sockets = echoing()
+
+    async def announce(_: Request) -> Response:
+        sockets.everyone.send("news")
+        return Response()
+
+    client = client_of(Starlette(routes=[Route("/announce", announce)]), **backend)
+    with connect(client_of(sockets.asgi(Starlette())), "/ws/echo") as ws:
+        client.get("/announce")
+        assert ws.receive() == "news"
 
 
 @pytest.mark.parametrize("stays", [False, True])
@@ -231,6 +279,30 @@ def test_a_handler_may_wait_for_what_it_has_sent_to_all_loops() -> None:
             ours.send("go")
             assert [ours.receive(), ours.receive()] == ["to all", "2"]
             assert theirs.receive_text() == "to all"
+
+
+def test_a_loop_that_is_blocked_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "PATIENCE", 0.2)
+    sockets = echoing()
+    is_blocked, goes_on = threading.Event(), threading.Event()
+
+    async def block(_: Request) -> Response:
+        is_blocked.set()
+        goes_on.wait(20)
+        return Response()
+
+    with client_of(sockets.asgi(Starlette(routes=[Route("/block", block)]))) as client:
+        thread = threading.Thread(target=client.get, args=("/block",))
+        thread.start()
+        assert is_blocked.wait(5)
+        began = time.monotonic()
+        with connect(client, "/ws/echo") as ws:
+            for _ in range(50):
+                ws.send("x")
+                assert ws.receive() == "x"
+        assert 0.2 <= time.monotonic() - began < 5
+        goes_on.set()
+        thread.join()
 
 
 # --- the request ---------------------------------------------------------------------------------
@@ -674,6 +746,11 @@ def failing() -> FastAPI:
     async def silent(websocket: WebSocket) -> None:
         pass
 
+    @app.websocket("/undecided")
+    async def undecided(websocket: WebSocket) -> None:
+        await websocket.receive()
+        await websocket.receive()
+
     @app.websocket("/brief")
     async def brief(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -708,6 +785,9 @@ def test_an_app_that_returns_without_a_word() -> None:
     with pytest.raises(NotLetIn) as raised:
         connect(client_of(failing()), "/silent")
     assert raised.value.status == 403
+    with pytest.raises(NotLetIn) as raised:
+        connect(client_of(failing()), "/undecided")
+    assert (raised.value.status, raised.value.code) == (503, "upgrade_timeout")
     with connect(client_of(failing()), "/brief") as ws:
         assert ws.wait_closed() == 1000
 

@@ -164,6 +164,7 @@ class Stage:
         with self._lock, self._having_turn():
             while self._run_all(patience):
                 self._wait_for_others()
+                patience = 0.0
 
     @contextlib.contextmanager
     def _having_turn(self) -> Iterator[None]:
@@ -285,8 +286,8 @@ class Stage:
         """End everything and give the thread back; return what nobody has been told of."""
         if self._is_closed:
             return []
-        self._stand_in.end()
-        self._is_closed = True
+        with self._lock:
+            self._is_closed = True
         clients, self.clients = self.clients, self.clients[:]
         errors: list[BaseException] = []
         try:
@@ -308,6 +309,7 @@ class Stage:
             errors.extend(error for client in clients for error in client.take_errors())
             errors.extend(self.loop.errors)
             self.loop.close()
+            self._stand_in.end()
         return errors
 
     def _cut_rest(self) -> None:
