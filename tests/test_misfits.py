@@ -176,8 +176,8 @@ def test_a_heartbeat_is_told_with_the_options_of_the_server(door: Door, remedy: 
             Door.HYPERCORN,
             "hypercorn",
             "drain_over=5 (WebSockets()) does not hold on hypercorn: at its end it closes its "
-            "clients by itself, or drops them, all at once. Call sockets.close(code=1012, "
-            "over=...) before the server is told to end",
+            "clients by itself, or drops them, all at once. Set drain_on_sigterm=True, or call "
+            "sockets.close(code=1012, over=...) before the server is told to end",
             id="of-the-app",
         ),
         pytest.param(
@@ -254,6 +254,12 @@ def test_many_places_are_counted() -> None:
     for number in range(5):
         sockets.route(f"/{number}", limits=Limits(fragments=9))
     assert "(route /0, route /1, route /2 and 2 more)" in told(sockets, Door.GRANIAN)[0]
+
+
+def test_a_time_to_drain_holds_where_sigterm_drains() -> None:
+    sockets = app(drain_over=5, drain_on_sigterm=True)
+    sockets.route("/a")
+    assert told(sockets, Door.UVICORN) == []
 
 
 # --- what holds in effect ------------------------------------------------------------------------

@@ -31,6 +31,10 @@ def _is_tighter(value: Any, bound: Any) -> bool:  # noqa: ANN401
     return bound is not None and 0 < bound <= value
 
 
+def _never(_: object, __: object) -> bool:
+    return False
+
+
 def _plain(value: float | None) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -235,6 +239,8 @@ TABLE: Final[dict[str, Row]] = {
         daphne=_ping_option("--ping-timeout", "ping_timeout", _whole),
         other=_FIXED,
     ),
+    "Heartbeat.app_ping": _row("", own=_NEEDLESS, wsgi=_NEEDLESS, ours=_NEEDLESS),
+    "Heartbeat.app_pong": _row("", own=_NEEDLESS, wsgi=_NEEDLESS, ours=_NEEDLESS),
     "heartbeat=None": _row(
         _PINGS,
         asgi=_NEEDLESS,
@@ -303,11 +309,19 @@ TABLE: Final[dict[str, Row]] = {
             "By `ws-middleware serve`, if it has no `--drain-over`; in a process of your own call "
             "`sockets.close(over=...)`."
         ),
-        asgi=Cell(
-            Who.NOBODYS,
-            note="Call `sockets.close(code=1012, over=...)` before the server is told to end.",
-            remedy="Call sockets.close(code=1012, over=...) before the server is told to end",
+        asgi=_ours(
+            "With `drain_on_sigterm=True`; else call `sockets.close(code=1012, over=...)` before "
+            "the server is told to end.",
+            _never,  # for what holds is not asked: see `misfits`
+            remedy="Set drain_on_sigterm=True, or call sockets.close(code=1012, over=...) before "
+            "the server is told to end",
         ),
+    ),
+    "drain_on_sigterm": _row(
+        "",
+        own=_NEEDLESS,
+        wsgi=_NEEDLESS,
+        asgi=_ours("Where SIGTERM can be held back; else there is a WARNING at the start."),
     ),
     "tls_takeover": _row("", own=_NEEDLESS, asgi=_NEEDLESS),
     "abort_by_descriptor": _row(

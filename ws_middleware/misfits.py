@@ -123,6 +123,8 @@ def find_given(
 
 def _of_app(layers: Mapping[str, Mapping[str, Any]]) -> Iterator[Given]:
     for name in _OF_APP:
+        if name == "drain_over" and _first(layers, "drain_on_sigterm"):
+            continue  # it holds wherever that does
         for place, layer in layers.items():
             if layer.get(name) is not None:
                 yield Given(name, layer[name], place or f"WSM_{name.upper()}")
@@ -134,6 +136,10 @@ def _of_app(layers: Mapping[str, Mapping[str, Any]]) -> Iterator[Given]:
                 variable = f"WSM_SERVER_LIMITS_{name.upper()}"
                 yield Given(f"ServerLimits.{name}", value, place or variable)
             break
+
+
+def _first(layers: Mapping[str, Mapping[str, Any]], name: str) -> Any:  # noqa: ANN401
+    return next((layer[name] for layer in layers.values() if name in layer), None)
 
 
 def _different(limits: ServerLimits, default: ServerLimits) -> Iterator[tuple[str, Any]]:
@@ -174,7 +180,7 @@ def _of_group(
 
 
 def _pings_by_message(policy: EffectivePolicy) -> bool:
-    return getattr(policy.heartbeat, "app_ping", None) is not None
+    return policy.heartbeat is not None and policy.heartbeat.app_ping is not None
 
 
 # --- what does not hold --------------------------------------------------------------------------

@@ -19,7 +19,14 @@ import sys
 from typing import Any, Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
-from .config import DEFAULT_LIMITS, EffectivePolicy, Heartbeat, Limits, ServerLimits
+from .config import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_LIMITS,
+    EffectivePolicy,
+    Heartbeat,
+    Limits,
+    ServerLimits,
+)
 from .errors import ConnectionClosed
 from .gate.auth.anonymous import Anonymous
 from .net.asgi_host import AppOnLink
@@ -57,7 +64,10 @@ class _Controlled(Protocol):
     """A link whose frames are ours, under an app."""
 
     runtime: Runtime
-    app: AppOnLink
+
+    @property
+    def app(self) -> AppOnLink:
+        """The app on it."""
 
     @property
     def buffered(self) -> int:
@@ -197,7 +207,8 @@ def policy_of(config: Any) -> EffectivePolicy:  # noqa: ANN401 - uvicorn's Confi
     what does not move at all for 10 s ends the connection.
     """
     interval, timeout = config.ws_ping_interval, config.ws_ping_timeout
-    heartbeat = Heartbeat(interval=interval, timeout=timeout or interval) if interval else None
+    given = Heartbeat(interval=interval, timeout=timeout or interval) if interval else None
+    heartbeat = given and given.inherit(DEFAULT_HEARTBEAT)
     size = config.ws_max_size
     limits = Limits(
         message_size=size,

@@ -60,7 +60,7 @@ def cuts(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The scopes of what was cut: there is no connection in these tests that could be."""
     found: list[object] = []
     where = "ws_middleware.net.asgi_cut.abort_connection"
-    monkeypatch.setattr(where, lambda scope, told: found.append(scope))
+    monkeypatch.setattr(where, lambda scope, told, **_: found.append(scope))
     return found
 
 

@@ -421,8 +421,11 @@ def test_where_nothing_can_be_cut_the_server_is_asked_to_close(
     [
         pytest.param({}, [], id="nothing-said"),
         pytest.param(
-            {"heartbeat": Heartbeat(interval=5)}, [Heartbeat(interval=5, timeout=20)], id="given"
+            {"heartbeat": Heartbeat(interval=5)},
+            [Heartbeat(interval=5, timeout=20, app_ping=None, app_pong=None)],
+            id="given",
         ),
+        pytest.param({"heartbeat": Heartbeat(app_ping="?")}, [], id="nothing-said-of-times"),
         pytest.param({"heartbeat": None}, [None], id="off"),
     ],
 )

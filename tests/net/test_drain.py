@@ -183,11 +183,12 @@ def test_an_app_that_cannot_be_closed_keeps_no_server(
 ) -> None:
     door = open_door(draining())
     door.connect()
-    door.front.swap((object(), None))  # whatever it was that went wrong
+    serving = door.front._own
+    door.front._own = (object(), None, None)  # whatever it was that went wrong
     terminate(door)
     assert server.heard == 1
     assert "could not be closed" in caplog.text
-    door.front.swap((door.engine, None))
+    door.front._own = serving
 
 
 def test_nothing_is_taken_without_the_setting(open_door: OpenDoor, server: Server) -> None:
