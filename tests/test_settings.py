@@ -6,6 +6,7 @@ import pytest
 from flask import Flask
 
 from ws_middleware import WebSockets
+from ws_middleware.checks import check_keywords
 from ws_middleware.config import (
     DEFAULT_HEARTBEAT,
     DEFAULT_LIMITS,
@@ -18,7 +19,8 @@ from ws_middleware.config import (
 from ws_middleware.errors import ConfigError
 from ws_middleware.gate.auth.anonymous import Anonymous
 from ws_middleware.gate.auth.jwt import JWTAuth
-from ws_middleware.settings import Settings, check_keywords, resolve_policy, unknown_variables
+from ws_middleware.settings import Settings, resolve_policy
+from ws_middleware.variables import unknown_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -562,6 +564,10 @@ def test_other_variables_are_not_ours() -> None:
         ("WSM_LIMITS_MESSAGE_SIZ", "; did you mean WSM_LIMITS_MESSAGE_SIZE?"),
         ("WSM_HEARTBEAT_INTERVALL", "; did you mean WSM_HEARTBEAT_INTERVAL?"),
         ("WSM_0123456789", ""),
+        (
+            "WSM_HEARTBEAT_APP_PING",
+            ": it is for the code to say, Heartbeat(app_ping=...)",
+        ),
     ],
 )
 def test_a_variable_that_means_nothing_is_a_sentence(variable: str, hint: str) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .checks import MEMORY
 from .doors import Door
 from .errors import ConfigError
 from .gate.origin import OriginRule
@@ -27,8 +28,9 @@ from .net.hosted import Hosted
 from .net.sidecar import Sidecar
 from .receipt import Receipt, when_all
 from .route import Endpoint, Rest
-from .settings import MEMORY, Settings, resolve_policy, unknown_variables
+from .settings import Settings, resolve_policy
 from .types import Refusal
+from .variables import unknown_variables
 
 if TYPE_CHECKING:
     import threading

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .checks import DEFAULT_PREFIX
 from .errors import ConfigError
 from .hub.audience import Audiences, RouteAudiences
 from .hub.envelope import Close, Envelope
@@ -14,7 +15,6 @@ from .hub.hub import Sent
 from .hub.questions import total_of
 from .names import as_name
 from .receipt import Receipt
-from .settings import DEFAULT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

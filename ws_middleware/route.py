@@ -14,12 +14,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from .callables import is_async, name_of, unwrapped
+from .checks import check_keywords, check_values
 from .config import INHERIT, Limits
 from .errors import ConfigError
 from .gate.routing import PathTemplate
 from .hub.audience import RouteAudiences
 from .names import as_name
-from .settings import check_keywords, check_values, resolve_policy
+from .settings import resolve_policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from .asgi import WebSocketMiddleware, socket_of
 from .asgi_hosts import as_called, is_channels, is_django, is_flask
+from .checks import check_keywords
 from .codes import check_close
 from .errors import ConfigError
 from .flask import FlaskAuth, FlaskHost
@@ -17,7 +18,6 @@ from .hub.hub import Hub
 from .logout import Logout
 from .operations import Operations
 from .route import Guard, Route
-from .settings import check_keywords
 from .views import make_upgrade
 from .wsgi import WSGIMiddleware
 

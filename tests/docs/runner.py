@@ -30,7 +30,7 @@ from tests.docs.pages import ROOT, Block, read_blocks
 from tests.redis_server import RedisServer, need_redis
 from ws_middleware import WebSockets
 from ws_middleware.cli import main as cli
-from ws_middleware.settings import _variables
+from ws_middleware.variables import known_variables
 
 __all__ = ["Runner"]
 
@@ -342,7 +342,7 @@ class Runner:
             name, equals, value = word.partition("=")
             if not equals or not name.isidentifier():
                 return environ, words[at:]
-            assert name in _variables() or not name.startswith("WSM_"), f"no variable {name}"
+            assert name in known_variables() or not name.startswith("WSM_"), f"no variable {name}"
             environ[name] = value
         return environ, []
 

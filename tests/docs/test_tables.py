@@ -22,7 +22,8 @@ from ws_middleware.config import (
     ServerLimits,
 )
 from ws_middleware.core.framing import Failed, Framing
-from ws_middleware.settings import Settings, _variables, resolve_policy
+from ws_middleware.settings import Settings, resolve_policy
+from ws_middleware.variables import known_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,7 +117,7 @@ def test_every_field_is_listed_with_its_type_default_and_variable(
 ) -> None:
     table = SETTINGS[kind.__name__].by("field", "takes", "default", "variable")
     assert list(table) == [field.name for field in fields(kind)]
-    variables = {name: variable for variable, name in _variables().items()}
+    variables = {name: variable for variable, name in known_variables().items()}
     group = {Limits: "limits", ServerLimits: "server_limits", Heartbeat: "heartbeat"}[kind]
     for field in fields(kind):
         row = table[field.name]
@@ -137,13 +138,13 @@ def test_what_a_size_is_in_kib_and_mib_is_right() -> None:
 
 def test_exactly_the_variables_that_mean_something_are_named() -> None:
     named = set(re.findall(r"`(WSM_[A-Z_]+[A-Z])`", (ROOT / "docs" / "settings.md").read_text()))
-    assert named == set(_variables())
+    assert named == set(known_variables())
 
 
 def test_every_variable_is_beside_its_setting() -> None:
     for name, row in SETTINGS["Settings of an app"].by("setting", "variable").items():
         variable = f"WSM_{name.upper()}"
-        assert row["variable"] == (variable if variable in _variables() else row["variable"])
+        assert row["variable"] == (variable if variable in known_variables() else row["variable"])
         assert row["variable"] in {"", "one each", variable}
 
 

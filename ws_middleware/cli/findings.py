@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from ws_middleware.checks import MEMORY
 from ws_middleware.errors import ConfigError
 from ws_middleware.flask import NO_FLASK_LOGIN, NO_MANAGER, FlaskAuth
-from ws_middleware.settings import MEMORY, unknown_variables
+from ws_middleware.variables import unknown_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
