@@ -187,6 +187,7 @@ class WebSocketProtocol(SocketLink):
 
     def shutdown(self) -> None:
         """The server ends: close, and let the peer answer for `close_timeout`."""
+        self.app.server_ends()
         self.shut(*_RESTART)
 
     @property

@@ -111,6 +111,12 @@ async def flood(ws: WebSocket) -> None:
         await ws.receive()
 
 
+async def undecided(ws: WebSocket) -> None:
+    """Neither accept nor refuse, before long."""
+    seen.append([ws.url.path])
+    await asyncio.sleep(60)
+
+
 async def slow(ws: WebSocket) -> None:
     """Take nothing for a while, as an app that waits for its database."""
     await ws.accept()
@@ -137,6 +143,7 @@ starlette = Starlette(
         WebSocketRoute("/native/flood", flood),
         WebSocketRoute("/native/stopped", flood),
         WebSocketRoute("/native/slow", slow),
+        WebSocketRoute("/native/undecided", undecided),
     ]
 )
 starlette.add_middleware(WebSocketMiddleware, sockets=sockets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -58,6 +59,16 @@ async def fail(ws: WebSocket) -> None:
 @sockets.route("/ws/close/<int:code>")
 async def close(ws: WebSocket, code: int) -> None:
     await ws.close(code, "since it was asked for")
+
+
+async def decide_some_day(request: UpgradeRequest) -> str:
+    seen.append(["/ws/undecided"])
+    await asyncio.sleep(60)
+    return "nobody"
+
+
+decide_some_day.ambient = False  # type: ignore[attr-defined]  # it looks at nothing
+sockets.route("/ws/undecided", auth=decide_some_day)
 
 
 ends = sockets.route("/ws/ends")

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.asgi.expected import AT_START
 from tests.asgi.questions import question
 from tests.asgi.servers import ASGI, NAMES, run, token
-from tests.support import RawPeer
+from tests.support import RawPeer, head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,14 +105,10 @@ class Pinged(NamedTuple):
 _pinged: dict[str, dict[str, Pinged]] = {}
 
 
-def ping(server: Running, path: str, folder: Path) -> Pinged:
+def ping(server: Running, path: str) -> Pinged:
     """Have a client stopped while nothing is sent to it, beside one that is there."""
     if server.name not in _pinged:
-        with contextlib.ExitStack() as stack:
-            if server.name == "uvicorn ours":  # pings are a setting of uvicorn's there
-                extra = ("--ws-ping-interval", "1", "--ws-ping-timeout", "1")
-                server = stack.enter_context(run(server.name, folder, *extra))
-            _pinged[server.name] = _ping(server)
+        _pinged[server.name] = _ping(server)
     return _pinged[server.name][path]
 
 
@@ -168,24 +164,24 @@ class Answering:
 
 
 @question(PEERS, "a client that is silently gone is found: by pings, or by `app_ping`")
-def test_a_silent_client_is_found(server: Running, tmp_path: Path) -> None:
-    gone = ping(server, "/ws/pinged", tmp_path)
+def test_a_silent_client_is_found(server: Running) -> None:
+    gone = ping(server, "/ws/pinged")
     assert gone.told is not None
     assert gone.told[0] == 1011
     assert not gone.is_held
 
 
 @question(PEERS, "so it is for the app's own WebSockets", on=ASGI)
-def test_a_silent_client_of_an_app_is_found(server: Running, tmp_path: Path) -> None:
-    gone = ping(server, "/native/pinged", tmp_path)
+def test_a_silent_client_of_an_app_is_found(server: Running) -> None:
+    gone = ping(server, "/native/pinged")
     assert gone.told is not None
     assert not gone.is_held
 
 
 @question(PEERS, "one that answers stays, and no handler and no app is given its answers")
-def test_a_client_that_answers_stays(server: Running, tmp_path: Path) -> None:
+def test_a_client_that_answers_stays(server: Running) -> None:
     for path in ["/ws/pinged", *(["/native/pinged"] if server.is_asgi else [])]:
-        hello, *pings, last = ping(server, path, tmp_path).came
+        hello, *pings, last = ping(server, path).came
         assert (hello, last) == ("hello", "still here")
         assert set(pings) <= {"ping"}
         assert bool(pings) == (server.is_asgi and server.name != "uvicorn ours")
@@ -281,37 +277,66 @@ class Ended(NamedTuple):
     complaints: list[str]
 
 
-#: With idle clients, and with some that read nothing beside them; by server, as above.
+#: With idle clients, and with a crowd beside them; by server, as above.
 _ended: dict[str, tuple[Ended, Ended]] = {}
 
 
 def end(server: Running, folder: Path) -> tuple[Ended, Ended]:
     """End two servers of this kind, which have clients, at once."""
     if server.name not in _ended:
-        for name in ("idle", "stuck"):
+        for name in ("idle", "crowded"):
             (folder / name).mkdir()
         with (
             run(server.name, folder / "idle") as idle,
-            run(server.name, folder / "stuck") as stuck,
+            run(server.name, folder / "crowded") as crowded,
             ThreadPoolExecutor(2) as pool,
         ):
-            ends = pool.map(_end, (idle, stuck), (False, True))
+            ends = pool.map(_end, (idle, crowded), (False, True))
             _ended[server.name] = next(ends), next(ends)
     return _ended[server.name]
 
 
-def _end(server: Running, is_stuck: bool) -> Ended:  # noqa: FBT001
-    floods = ["/ws/flood", *(["/native/flood"] if server.is_asgi else [])] if is_stuck else []
+def _end(server: Running, is_crowded: bool) -> Ended:  # noqa: FBT001
     with contextlib.ExitStack() as stack:
         paths = ["/ws/ends", *(["/native/echo"] if server.is_asgi else [])]
         clients = [stack.enter_context(server.connect(path)) for path in paths]
-        for path in floods:
-            stack.enter_context(deaf(server, path))
+        for prefix in ["/ws", *(["/native"] if server.is_asgi else [])] if is_crowded else []:
+            stack.enter_context(crowd(server, prefix))
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         codes = [_code(client) for client in clients]
         took = time.monotonic() - began if server.ends_within(2 * ENDED) else None
         return Ended(took, codes, server.complaints(*AT_START.get(server.name, ())))
+
+
+@contextlib.contextmanager
+def crowd(server: Running, prefix: str) -> Iterator[None]:
+    """Have clients that take nothing, that are not let in yet, and that never stop to send."""
+    host, path = f"127.0.0.1:{server.port}", f"{prefix}/undecided"
+    with (
+        deaf(server, f"{prefix}/flood"),
+        RawPeer(("127.0.0.1", server.port)) as waiting,
+        server.connect(f"{prefix}/echo") as busy,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        waiting.send(head(path, host=host, Authorization=f"Bearer {token()}"))
+        server.until(lambda: server.seen(path))
+        ends = [pool.submit(_send_on, busy), pool.submit(_receive_on, busy)]
+        yield
+        for each in ends:
+            each.result(3 * ENDED)
+
+
+def _send_on(client: ClientConnection) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            client.send(b"x" * 1000)
+
+
+def _receive_on(client: ClientConnection) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            client.recv()
 
 
 def _code(client: ClientConnection) -> int | None:
@@ -342,8 +367,12 @@ def test_sigterm_log(server: Running, tmp_path: Path) -> None:
     assert end(server, tmp_path)[0].complaints == []
 
 
-@question(PEERS, "SIGTERM with clients that read nothing: it ends within 10 s", slow=True)
-def test_sigterm_stuck(server: Running, tmp_path: Path) -> None:
+@question(
+    PEERS,
+    "SIGTERM with clients that read nothing, never stop to send, or wait to be let in: the same",
+    slow=True,
+)
+def test_sigterm_crowded(server: Running, tmp_path: Path) -> None:
     took = end(server, tmp_path)[1].took
     assert took is not None
     assert took < ENDED

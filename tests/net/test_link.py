@@ -83,16 +83,25 @@ class Accepting:
 class Linked:
     """An open connection."""
 
-    def __init__(self, loop: FakeLoop, runtime: Runtime | None = None, **limits: Any) -> None:
+    def __init__(
+        self,
+        loop: FakeLoop,
+        runtime: Runtime | None = None,
+        engine: Accepting | None = None,
+        *,
+        is_open: bool = True,
+        **limits: Any,
+    ) -> None:
         self.loop = loop
         self.runtime = runtime or Runtime(loop.as_loop)
-        self.engine = Accepting(**limits)
+        self.engine = engine or Accepting(**limits)
         self.link = SocketLink(cast("Any", self.engine), self.runtime)
         self.transport = Transport()
         self.link.connection_made(self.transport.as_transport)
         self.feed(head("/"))
         self.turn()
-        assert self.transport.writes.pop().startswith(b"HTTP/1.1 101")
+        if is_open:
+            assert self.transport.writes.pop().startswith(b"HTTP/1.1 101")
 
     @property
     def websocket(self) -> WebSocket:
@@ -157,6 +166,16 @@ def test_one_peer_gets_256_events_a_turn_and_is_not_read_meanwhile(loop: FakeLoo
     it.turn()
     assert (it.link.taken, it.transport.told) == (600, ["pause", "resume"])
     assert not loop.ready
+
+
+def test_what_comes_before_the_verdict_is_read_up_to_16_kib(loop: FakeLoop) -> None:
+    undecided = Accepting()
+    undecided.decide = lambda *_: None  # type: ignore[method-assign]
+    it = Linked(loop, engine=undecided, is_open=False)
+    it.feed(b"x" * 16_000)
+    assert it.transport.told == []
+    it.feed(b"x" * 1000)
+    assert it.transport.told == ["pause"]
 
 
 def test_a_ping_is_answered_at_the_end_of_the_turn(loop: FakeLoop) -> None:

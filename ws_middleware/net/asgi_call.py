@@ -192,7 +192,7 @@ class Call:
             await link.answer()
             await link.wait_finished()
         except asyncio.CancelledError:  # the server ends
-            link.close(1012, "restart", why="cancelled")
+            link.server_ends()
             await link.wait_finished(_LAST_WORD)
             raise
 

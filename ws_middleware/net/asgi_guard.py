@@ -70,6 +70,7 @@ class GuardedApp:
         self._refuses_with = policy.refuse_with
         self._task: asyncio.Task[None] | None = None
         self._is_connected = False
+        self._is_given_up = False
         #: Messages that the app has not received.
         self.inbox = Inbox(policy.limits)
         self._waiters: set[asyncio.Future[None]] = set()
@@ -112,7 +113,7 @@ class GuardedApp:
         await asyncio.wait({task}, timeout=_GRACE)
         if task.done() and not task.cancelled():
             task.exception()  # the server has its own word for why it ends
-        self._link.close(1012, "restart", why="cancelled")
+        self._link.server_ends()
         await self._link.wait_finished(_LAST_WORD)
 
     async def _conclude(self, code: int, reason: str, why: str) -> None:
@@ -166,7 +167,8 @@ class GuardedApp:
 
     def give_up(self) -> None:
         """Cancel the app when it has had time to end by itself: its peer is gone."""
-        if self._task is not None:
+        if self._task is not None and not self._is_given_up:
+            self._is_given_up = True
             self._link.runtime.later(_GRACE, self._task.cancel)
 
     # --- what the app receives ---------------------------------------------------------------
@@ -180,6 +182,8 @@ class GuardedApp:
         """Take the end, ours or the peer's: it comes behind the messages that wait."""
         self._last = {"type": "websocket.disconnect", "code": code, "reason": reason}
         self._wake()
+        if not self.is_answered:  # and it cannot be any more
+            self.give_up()
 
     async def _receive(self) -> Event:
         """Return the next event; once it is a disconnect, that again."""

@@ -40,6 +40,9 @@ __all__ = ["AppOnLink"]
 #: Where uvicorn writes of connections.
 _UVICORNS: Final = logging.getLogger("uvicorn.error")
 
+#: Seconds that an app has to end when its server does: as a handler of ours.
+_GRACE: Final = 5.0
+
 _FAILED: Final = Refusal(
     500,
     "internal_error",
@@ -90,6 +93,7 @@ class AppOnLink:
         self._scope: dict[str, Any] = {}
         self._websocket: WebSocket | None = None
         self._is_connected = False
+        self._task: asyncio.Task[None] | None = None
         self._denial: tuple[int, list[tuple[bytes, bytes]], list[bytes]] | None = None
         self._is_refused = False
         self._accepted: asyncio.Future[None] = link.runtime.loop.create_future()
@@ -118,7 +122,7 @@ class AppOnLink:
             return
         self._request = request
         self._scope = self._make_scope(request)
-        task = link.runtime.loop.create_task(self._run())
+        self._task = task = link.runtime.loop.create_task(self._run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -151,6 +155,11 @@ class AppOnLink:
         """The connection is lost."""
         if not self._ended.done():
             self._ended.set_result(None)
+
+    def server_ends(self) -> None:
+        """The connection is being closed, and the server waits for the app: not for ever."""
+        if self._task is not None:
+            self._link.runtime.later(_GRACE, self._task.cancel)
 
     # --- the scope ---------------------------------------------------------------------------
 

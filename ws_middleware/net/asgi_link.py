@@ -231,6 +231,11 @@ class ASGILink:
         self.begin_to_end(closed)
         self.out.end(close_event(code, reason, self.scope))
 
+    def server_ends(self) -> None:
+        """The server has cancelled us: say so, and cut a peer later that it goes on to wait for."""
+        self.close(1012, "restart", why="cancelled")
+        self._cut.rest_in(self._limits.close_timeout)
+
     def begin_to_end(self, closed: Closed) -> None:
         """Say here that it ends; the peer is still to hear it."""
         self.phase = Phase.CLOSING
