@@ -336,7 +336,7 @@ def test_a_disconnect_is_said_as_often_as_it_is_asked_for(start: Callable[..., R
     assert ends == [{"type": "websocket.disconnect", "code": 4321, "reason": "gone"}] * 3
 
 
-@pytest.mark.parametrize("state", ["idle", "stuck", "undecided", "busy"])
+@pytest.mark.parametrize("state", ["idle", "stuck", "undecided", "asleep", "busy"])
 def test_a_server_that_ends_closes_with_1012_in_time(
     start: Callable[..., Running], state: str
 ) -> None:
@@ -345,6 +345,8 @@ def test_a_server_that_ends_closes_with_1012_in_time(
             await receive()
             await receive()
             return
+        if state == "asleep":  # and it does not notice that anything ends
+            await asyncio.sleep(60)
         await accept(receive, send)
         if state == "stuck":
             with contextlib.suppress(OSError):

@@ -151,6 +151,39 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.name != "ws_middleware.asgi"]
 
 
+def test_an_app_that_has_not_answered_a_client_that_left_is_cancelled(open_door: OpenDoor) -> None:
+    door, app, connection = begin(open_door, accepts=False)
+    lost: list[bool] = []
+
+    async def ignore(run: Run, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            lost.append(True)
+            raise
+
+    app.do("receive", ignore)
+    connection.disconnect()
+    door.sleep(4.9)
+    assert lost == []
+    door.sleep(0.2)
+    assert lost == [True]
+
+
+def test_one_that_has_may_go_on_as_long_as_it_likes(open_door: OpenDoor) -> None:
+    door, app, connection = begin(open_door)
+
+    async def work(run: Run, receive: Any, send: Any) -> None:
+        await asyncio.sleep(60)
+        run.received.append("done")
+
+    app.do(work)
+    connection.disconnect()
+    door.sleep(61)
+    assert app.received == ["done"]
+    app.do(None)
+
+
 # --- both ways -----------------------------------------------------------------------------------
 
 
