@@ -162,6 +162,8 @@ class Outflow:
             while self._outbox and self._unflushed < HIGH:
                 self._unflushed += self._session.send(self._outbox.take())
             self._write()
+        if self._session.has_output and not self._paused:  # pings and pongs wait in the session
+            self.flush_soon()
         self._settle()
 
     def hand_over(self) -> None:
