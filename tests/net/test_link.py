@@ -58,16 +58,24 @@ class Accepting:
         self.route = sockets.route("/")
         self.policy = sockets._front.resolve(self.route).policy
         self.closes: list[Closed] = []
+        self.accepts = True
+        self.request: UpgradeRequest | None = None
 
     def new_session(self, client: tuple[str, int] | None, now: float) -> Session:
         return Session(ServerLimits(), now=now, ping_payload=b"ping", client=client)
 
     def decide(self, link: SocketLink, request: UpgradeRequest, now: float) -> None:
+        self.request = request
+        if self.accepts:
+            self.accept(link)
+
+    def accept(self, link: SocketLink) -> None:
+        assert self.request is not None
         websocket = WebSocket(
             id="1",
             link=link,
             route=self.route,
-            request=request,
+            request=self.request,
             user=Principal(""),
             subprotocol=None,
             limits=self.policy.limits,
@@ -81,26 +89,26 @@ class Accepting:
 
 
 class Linked:
-    """An open connection."""
+    """An open connection, or one that waits for the verdict."""
 
     def __init__(
         self,
         loop: FakeLoop,
         runtime: Runtime | None = None,
-        engine: Accepting | None = None,
         *,
-        is_open: bool = True,
+        accepts: bool = True,
         **limits: Any,
     ) -> None:
         self.loop = loop
         self.runtime = runtime or Runtime(loop.as_loop)
-        self.engine = engine or Accepting(**limits)
+        self.engine = Accepting(**limits)
+        self.engine.accepts = accepts
         self.link = SocketLink(cast("Any", self.engine), self.runtime)
         self.transport = Transport()
         self.link.connection_made(self.transport.as_transport)
         self.feed(head("/"))
         self.turn()
-        if is_open:
+        if accepts:
             assert self.transport.writes.pop().startswith(b"HTTP/1.1 101")
 
     @property
@@ -168,22 +176,51 @@ def test_one_peer_gets_256_events_a_turn_and_is_not_read_meanwhile(loop: FakeLoo
     assert not loop.ready
 
 
-def test_what_comes_before_the_verdict_is_read_up_to_16_kib(loop: FakeLoop) -> None:
-    undecided = Accepting()
-    undecided.decide = lambda *_: None  # type: ignore[method-assign]
-    it = Linked(loop, engine=undecided, is_open=False)
-    it.feed(b"x" * 16_000)
-    assert it.transport.told == []
-    it.feed(b"x" * 1000)
-    assert it.transport.told == ["pause"]
-
-
 def test_a_ping_is_answered_at_the_end_of_the_turn(loop: FakeLoop) -> None:
     it = Linked(loop)
     it.feed(frame(PING, b"you?") + frame(TEXT, b"x"))
     assert it.transport.writes == []
     it.turn()
     assert it.transport.writes == [b"\x8a\x04you?"]
+
+
+def test_what_comes_before_the_verdict_is_read_up_to_a_bound(loop: FakeLoop) -> None:
+    it = Linked(loop, accepts=False)
+    it.feed(frame(TEXT, b"x" * 8000))
+    assert it.transport.told == []
+    it.feed(frame(TEXT, b"x" * 8500))
+    assert it.transport.told == ["pause"]
+    it.engine.accept(it.link)
+    assert it.transport.told == ["pause", "resume"]
+    assert it.link.taken == 2
+
+
+def test_a_pong_that_had_to_wait_for_the_transport_goes_out_when_it_takes_more(
+    loop: FakeLoop,
+) -> None:
+    it = Linked(loop)
+    it.transport.size = 100_000
+    it.link.pause_writing()
+    it.feed(frame(PING, b"you?"))
+    it.turn()
+    assert it.transport.writes == []
+    it.transport.size = 0
+    it.link.resume_writing()
+    it.turn()
+    assert it.transport.writes == [b"\x8a\x04you?"]
+
+
+def test_a_peer_is_not_dead_for_a_ping_that_was_never_sent(loop: FakeLoop) -> None:
+    it = Linked(loop)
+    loop.sleep_to(loop.now + 28)
+    it.transport.size = 100_000
+    it.link.pause_writing()
+    loop.sleep_to(loop.now + 4)
+    it.turn()
+    it.transport.size = 0
+    it.link.resume_writing()
+    it.turn()
+    assert [each[0] for each in it.transport.writes] == [0x89]
 
 
 def test_pings_of_ours_go_out_at_their_time(loop: FakeLoop) -> None:

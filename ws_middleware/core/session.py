@@ -165,7 +165,7 @@ class Session:
             self._receive_head(data, now)
         elif self._state is State.DECIDING:
             self._early += data
-            self.has_news = True  # it may be enough
+            self.has_news = True  # it may be enough for now
         elif self._state is State.OPEN:
             if self._heartbeat is not None:
                 self._heartbeat.received()
