@@ -146,11 +146,13 @@ class Runtime:
 
     def _flush(self) -> None:
         dirty = self._dirty
-        for _ in range(min(len(dirty), FLUSH)):
-            dirty.popleft().flush()
-        self._flushes = bool(dirty)
-        if dirty:
-            self.loop.call_soon(self._flush)
+        try:
+            for _ in range(min(len(dirty), FLUSH)):
+                dirty.popleft().flush()
+        finally:  # what one of them raises is for the loop to report, and no matter of the others
+            self._flushes = bool(dirty)
+            if dirty:
+                self.loop.call_soon(self._flush)
 
     @property
     def size(self) -> int:
