@@ -15,7 +15,7 @@ from ws_middleware.net.runtime import FLUSH, Runtime
 from ws_middleware.websocket import WebSocket
 
 if TYPE_CHECKING:
-    from ws_middleware.core.events import Closed
+    from ws_middleware.core.events import Closed, RefusedBySession
     from ws_middleware.types import UpgradeRequest
 
 
@@ -58,6 +58,8 @@ class Accepting:
         self.route = sockets.route("/")
         self.policy = sockets._front.resolve(self.route).policy
         self.closes: list[Closed] = []
+        self.refusals: list[str] = []
+        self.unread = 0
         self.accepts = True
         self.request: UpgradeRequest | None = None
 
@@ -82,6 +84,12 @@ class Accepting:
         )
         link.accept(websocket, self.policy, (), None)
         link.begin()
+
+    def refused(self, link: SocketLink, event: RefusedBySession, now: float) -> None:
+        self.refusals.append(event.refusal.code)
+
+    def warn_unread(self, websocket: WebSocket, seconds: float) -> None:
+        self.unread += 1
 
     def closed(self, link: SocketLink, websocket: WebSocket, event: Closed) -> None:
         self.closes.append(event)
@@ -283,3 +291,25 @@ def test_so_many_links_are_written_to_in_a_turn_and_each_is_written_to_once(loop
     sent = b"\x81\x03one\x81\x011\x81\x012\x81\x013"
     assert all(b"".join(each.transport.writes) == sent for each in all_of_them)
     assert all_of_them[-1].transport.writes[0] == b"\x81\x03one\x81\x011\x81\x012"
+
+
+def test_a_link_that_cannot_be_written_to_keeps_no_other_from_it(
+    loop: FakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Runtime(loop.as_loop)
+    broken, other = Linked(loop, runtime), Linked(loop, runtime)
+
+    def write(_: bytes) -> None:
+        msg = "Cannot call write() after write_eof()"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(broken.transport, "write", write)
+    for each in (broken, other):
+        each.websocket.send("x")
+    with pytest.raises(RuntimeError, match="write_eof"):  # asyncio logs it, and turns on
+        loop.turn()
+    loop.turn()
+    assert other.transport.writes == [b"\x81\x01x"]
+    other.websocket.send("y")
+    loop.turn()
+    assert other.transport.writes[1:] == [b"\x81\x01y"]

@@ -263,6 +263,7 @@ class SocketLink(asyncio.BufferedProtocol):
         elif self._unread_since is not None:
             self._unread_since = None
             self._session.resume(now)
+            self._arm()  # the clock of a ping's answer runs again
 
     # --- what the session wants --------------------------------------------------------------
 
