@@ -16,9 +16,9 @@ from tests.core.drive import limits
 from tests.support import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame, mask
 from ws_middleware.core import framing as framing_module
 from ws_middleware.core import masking as masking_module
-from ws_middleware.core.framing import Failed, Framing
+from ws_middleware.core.framing import Failed, Framing, PeerPinged, PeerPonged
 from ws_middleware.core.masking import unmask_in_c, unmask_short
-from ws_middleware.core.plain import find_extent, read_plain
+from ws_middleware.core.plain import find_extent, read_control, read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,6 +110,36 @@ def test_what_is_not_plain_is_left_to_the_parser(data: bytes) -> None:
     assert read(data, most=10) is None
 
 
+@pytest.mark.parametrize("size", [0, 1, 125])
+@pytest.mark.parametrize(("opcode", "is_ping"), [(PING, True), (PONG, False)])
+def test_pings_and_pongs_are_read(opcode: int, size: int, is_ping: bool) -> None:  # noqa: FBT001
+    payload = b"x" * size
+    data = frame(opcode, payload, key=KEY)
+    assert read_control(data, 0, mask) == (is_ping, payload, len(data))
+    assert read_control(b"before" + data + b"\x89", 6, mask) == (is_ping, payload, 6 + len(data))
+    for short in range(1, len(data)):
+        assert read_control(data[:short], 0, mask) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(frame(PING, b"x", key=None), id="without a mask"),
+        pytest.param(frame(PING, b"x" * 126, key=KEY), id="too long"),
+        pytest.param(frame(PING, b"x", key=None) + b"more of it", id="without a mask, and more"),
+        pytest.param(b"\x89\xfe\x00\x01" + KEY + b"x", id="two bytes of length"),
+        pytest.param(b"\x89\xff" + bytes(7) + b"\x01" + KEY + b"x", id="eight bytes of length"),
+        pytest.param(frame(PING, b"x", key=KEY, fin=False), id="a fragment"),
+        pytest.param(frame(PONG, b"x", key=KEY, rsv=1), id="with a reserved bit"),
+        pytest.param(close_frame(1000), id="a close frame"),
+        pytest.param(frame(TEXT, b"x", key=KEY), id="a message"),
+        pytest.param(frame(0xB, b"x", key=KEY), id="an unknown opcode"),
+    ],
+)
+def test_every_other_frame_is_no_plain_control_frame(data: bytes) -> None:
+    assert read_control(data, 0, mask) is None
+
+
 @settings(derandomize=True, database=None)
 @given(payload=st.binary(max_size=1100), key=st.binary(min_size=4, max_size=4))
 @example(payload=b"x" * 5000, key=KEY)
@@ -183,7 +213,10 @@ def cut(data: bytes, sizes: list[int]) -> Iterable[bytes]:
 )
 @given(data=STREAMS, sizes=st.lists(st.integers(1, 300), min_size=1, max_size=6))
 def test_it_makes_no_difference_who_reads_a_frame(data: bytes, sizes: list[int]) -> None:
-    with patch.object(framing_module, "read_plain", lambda *_: None):
+    with (
+        patch.object(framing_module, "read_plain", lambda *_: None),
+        patch.object(framing_module, "read_control", lambda *_: None),
+    ):
         expected = pull(Framing(SMALL), [data])
     with patch.object(framing_module, "_unmask", framing_module._unmask_in_python):
         assert pull(Framing(SMALL), [data]) == expected
@@ -196,6 +229,15 @@ def test_plain_frames_do_not_come_to_the_parser() -> None:
     with patch.object(framing, "_feed", side_effect=AssertionError):
         data = frame(TEXT, b"one", key=KEY) + frame(BINARY, b"two" * 1000, key=KEY)
         assert pull(framing, [data]) == ["one", b"two" * 1000]
+
+
+def test_pings_do_not_come_to_the_parser_not_even_inside_of_a_message() -> None:
+    framing = Framing(limits())
+    pull(framing, [frame(TEXT, b"be", key=KEY, fin=False)])
+    with patch.object(framing, "_feed", side_effect=AssertionError):
+        data = frame(PING, b"you?", key=KEY) + frame(PONG, key=KEY)
+        assert pull(framing, [data]) == [PeerPinged(b"you?"), PeerPonged(b"")]
+    assert pull(framing, [frame(CONTINUATION, b"gun", key=KEY)]) == ["begun"]
 
 
 def test_what_follows_a_frame_that_was_cut_is_plain_again() -> None:

@@ -30,7 +30,7 @@ from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, Opcode, RsvBits, XorMaskerSimple
 
 from .masking import SHORT, unmask_in_c, unmask_short
-from .plain import HEAD, find_extent, read_plain
+from .plain import HEAD, find_extent, read_control, read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,15 +189,25 @@ class Framing:
             if self._at == len(self._data):
                 self._data, self._at, self.is_drained = b"", 0, True
                 return None
-            # At once, if the parser is in the middle of nothing.
-            if not (self._left or self._head or self._bounds.frames):
-                plain = read_plain(self._data, self._at, self._most, _unmask)
-                if plain is not None:
-                    message, self._at = plain
-                    if self._at == len(self._data):
-                        self._data, self._at, self.is_drained = b"", 0, True
-                    return message
+            # At once, if the parser is not in the middle of a frame.
+            if not (self._left or self._head) and (frame := self._read()) is not None:
+                if self._at == len(self._data):
+                    self._data, self._at, self.is_drained = b"", 0, True
+                return frame
             self._feed()
+
+    def _read(self) -> Frame | None:
+        """Return what the next frame holds, if that can be told without the parser."""
+        if not self._bounds.frames:
+            plain = read_plain(self._data, self._at, self._most, _unmask)
+            if plain is not None:
+                message, self._at = plain
+                return message
+        control = read_control(self._data, self._at, _unmask)
+        if control is None:
+            return None
+        is_ping, payload, self._at = control
+        return PeerPinged(payload) if is_ping else PeerPonged(payload)
 
     def _feed(self) -> None:
         """Give wsproto what there is of the frame at hand, and of no other."""
