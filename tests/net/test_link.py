@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from tests.net.fakes import FakeLoop, FakeTransport
-from tests.support import BINARY, PING, TEXT, close_frame, frame, head
+from tests.support import BINARY, CONTINUATION, PING, TEXT, close_frame, frame, head
 from ws_middleware import Anonymous, Heartbeat, Limits, Principal, ServerLimits, WebSockets
 from ws_middleware.core.session import Session
 from ws_middleware.net.link import SocketLink
@@ -182,6 +182,34 @@ def test_one_peer_gets_256_events_a_turn_and_is_not_read_meanwhile(loop: FakeLoo
     it.turn()
     assert (it.link.taken, it.transport.told) == (600, ["pause", "resume"])
     assert not loop.ready
+
+
+def in_fragments(count: int) -> bytes:
+    begun = frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * (count - 2)
+    return begun + frame(CONTINUATION)
+
+
+def test_messages_in_many_fragments_are_fewer_a_turn(loop: FakeLoop) -> None:
+    it = Linked(loop, inbound_messages=10_000)
+    it.feed(in_fragments(400) * 8)
+    assert (it.link.taken, it.transport.told) == (3, ["pause"])
+    it.turn()
+    assert (it.link.taken, it.transport.told) == (6, ["pause"])
+    it.turn()
+    assert (it.link.taken, it.transport.told) == (8, ["pause", "resume"])
+    assert not loop.ready
+
+
+def test_fragments_after_our_close_hold_nobody_up_either(loop: FakeLoop) -> None:
+    it = Linked(loop)
+    it.websocket.close()
+    it.turn()
+    it.feed(in_fragments(400) * 10 + close_frame(1000))
+    assert it.transport.told == ["pause"]
+    it.turn()
+    assert it.transport.told == ["pause"]
+    it.turn()
+    assert it.transport.told == ["pause", "resume", "eof"]
 
 
 def test_a_ping_is_answered_at_the_end_of_the_turn(loop: FakeLoop) -> None:

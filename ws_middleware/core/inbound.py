@@ -22,6 +22,8 @@ __all__ = ["Inbound"]
 _HOLD: Final = 0.5
 #: Frames after our close frame that are looked at in one call.
 _SEEK: Final = 256
+#: The same of frames, messages being in many, that take a parser.
+_PARSE: Final = 1024
 
 
 class Inbound:
@@ -54,11 +56,14 @@ class Inbound:
 
         At most so many at once, for they may be tiny and the caller has others to serve.
         """
+        parsed = self.framing.parsed
         for _ in range(_SEEK):
             frame = self._release() or self.framing.next_event()
             if frame is None or isinstance(frame, (PeerClosed, Failed)):
                 self.is_seeking = False
                 return frame
+            if self.framing.parsed - parsed > _PARSE:
+                break
         self.is_seeking = True
         return None
 

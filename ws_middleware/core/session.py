@@ -142,6 +142,11 @@ class Session:
         return self._heartbeat.next_deadline() if self._heartbeat else None
 
     @property
+    def parsed(self) -> int:
+        """How many frames have taken a parser; one such takes as long as ten others."""
+        return 0 if self._inbound is None else self._inbound.framing.parsed
+
+    @property
     def has_output(self) -> bool:
         """Whether there is something to be written."""
         return bool(self._out) or self._pings.are_unsent

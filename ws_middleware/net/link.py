@@ -34,6 +34,8 @@ __all__ = ["SocketLink"]
 
 #: Events that one peer gets in a turn of the loop; then the others have theirs.
 _EVENTS: Final = 256
+#: The same in frames that take a parser: one message may be in as many fragments.
+_PARSED: Final = 1024
 #: How long a peer's messages may go untaken while nobody is in receive().
 _UNREAD: Final = 120.0
 #: How long the last bytes may take after both sides have ended.
@@ -176,6 +178,7 @@ class SocketLink(asyncio.BufferedProtocol):
     def _pull(self, now: float) -> None:
         """Take events while there is room for them, at most so many a turn."""
         session = self._session
+        parsed = session.parsed
         for _ in range(_EVENTS):
             websocket = self._websocket
             if websocket is not None and websocket.inbox.is_full and self._is_full():
@@ -185,6 +188,9 @@ class SocketLink(asyncio.BufferedProtocol):
             if event is not None:
                 self._handle(event, now)
             if session.is_drained:
+                break
+            if session.parsed - parsed > _PARSED:
+                self._go_on_soon()
                 break
         else:
             self._go_on_soon()
