@@ -489,6 +489,26 @@ def test_a_cancelled_receive_loses_nothing(serve: Serve) -> None:
         assert outcome.result(5) == "kept"
 
 
+def test_a_receive_whose_message_another_task_has_taken_waits_for_the_next(serve: Serve) -> None:
+    async def script(ws: WebSocket) -> list[str | bytes]:
+        receiving = asyncio.ensure_future(ws.receive())
+        await asyncio.sleep(0)
+        await ws.send("go")
+        while not ws.inbox:  # noqa: ASYNC110 - to be the next that runs
+            await asyncio.sleep(0)
+        assert not receiving.done(), "it is woken, but has not run yet"
+        taken = await ws.receive()
+        await ws.send("again")
+        return [taken, await receiving]
+
+    with conversation(serve, script) as (client, outcome):
+        assert client.recv(5) == "go"
+        client.send("one")
+        assert client.recv(5) == "again"
+        client.send("two")
+        assert outcome.result(5) == ["one", "two"]
+
+
 def test_two_receives_at_once_are_refused(serve: Serve) -> None:
     async def script(ws: WebSocket) -> None:
         receiving = asyncio.ensure_future(ws.receive())

@@ -314,7 +314,7 @@ class WebSocket:
             # With more there at once, nothing here would ever wait, and nobody else have a turn.
             self._streak = 0
             await asyncio.sleep(0)
-        if not inbox.messages:
+        while not inbox.messages:
             self._streak = 0
             await self._wait(timeout)
         message = inbox.take()
@@ -322,6 +322,7 @@ class WebSocket:
         return message
 
     async def _wait(self, timeout: float | None) -> None:
+        """Wait until a message has come, which another task may have taken since, or none will."""
         if self._close_code is not None:
             raise self._ended()
         if self._waiter is not None:
@@ -338,8 +339,6 @@ class WebSocket:
                     await self._waiter
         finally:
             self._waiter = None
-        if not self.inbox.messages:
-            raise self._ended()
 
     async def receive_json(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - it is JSON
         """Return what the next message holds, as JSON.
@@ -369,8 +368,6 @@ class WebSocket:
         try:
             while not self.closed:
                 await self._wait(None)
-        except ConnectionClosed:
-            return
         finally:
             self.inbox.discarding = False
 
