@@ -346,6 +346,7 @@ def test_a_server_that_ends_closes_with_1012_in_time(
             await receive()
             return
         if state == "asleep":  # and it does not notice that anything ends
+            await receive()
             await asyncio.sleep(60)
         await accept(receive, send)
         if state == "stuck":

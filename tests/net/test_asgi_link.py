@@ -441,6 +441,9 @@ def test_a_hand_that_sets_no_heartbeat_is_one_all_the_same(open_door: OpenDoor) 
     class Older:
         """As one of a test kit may be."""
 
+        def abort(self) -> None:
+            pass
+
     control: Any = Older()
     connection = open_door(echoing(heartbeat=None)).connect(control=control)
     assert connection.is_accepted
