@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.middleware import Middleware
@@ -146,6 +147,49 @@ def test_of_a_connection_that_is_not_guarded_it_says_what_to_wrap() -> None:
         "nobody knows who this connection belongs to: principal is for WebSockets of an app that "
         "is wrapped: app.add_middleware(WebSocketMiddleware, sockets=sockets)"
     )
+
+
+# --- guards ----------------------------------------------------------------------------------
+
+
+def members_only(lobby: str = "") -> FastAPI:
+    """An app whose endpoint reads more paths as a room than its guard does."""
+    app = FastAPI()
+
+    @app.websocket("/rooms/{room}")
+    async def talk(websocket: WebSocket, room: int) -> None:
+        await websocket.accept()
+        await websocket.send_json(room)
+
+    @app.websocket("/rooms/lobby/all")
+    async def enter(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_json("lobby")
+
+    sockets = WebSockets(auth=Anonymous())
+    sockets.guard("/rooms/{room:int}", authorize=lambda _, request: request.path_params["room"] < 2)
+    if lobby:
+        sockets.guard(lobby)
+    app.add_middleware(WebSocketMiddleware, sockets=sockets)
+    return app
+
+
+@pytest.mark.parametrize("room", ["2.0", "+2", "%202", "2%0A", "2/", "/2"])
+def test_no_other_spelling_of_a_path_passes_its_guard_by(
+    room: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ws_middleware.gate")
+    client = TestClient(members_only())
+    assert ask(client, "/rooms/1") == 1
+    assert refused(client, "/rooms/2") == (403, "not_allowed")
+    assert refused(client, f"/rooms/{room}") == (404, "route_unknown")
+    assert "It is nearly a path of guard /rooms/{room:int}, and none" in caplog.text
+
+
+def test_what_is_like_a_guards_path_is_served_with_a_guard_of_its_own() -> None:
+    assert ask(TestClient(members_only()), "/rooms/lobby/all") == "lobby"
+    assert refused(TestClient(members_only()), "/rooms/-1") == (404, "route_unknown")
+    assert ask(TestClient(members_only("/rooms/-1")), "/rooms/-1") == -1
 
 
 # --- FastAPI's tutorial --------------------------------------------------------------------------

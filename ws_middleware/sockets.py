@@ -239,8 +239,10 @@ class WebSockets(Operations, Audiences["WebSocket"]):  # type: ignore[misc]  # a
         """Lay a policy over WebSockets that a wrapped ASGI app serves itself; return its audiences.
 
         Of several guards that match a path the first counts; where none does, the app's own policy
-        guards. Of `limits` a guard has a message size and a number of connections for each user
-        only where it names them: what the app takes today it goes on taking.
+        guards. A path that is nearly one of a guard's (`/rooms/1.0`, `/rooms/1/`) and that none
+        matches is refused, for the app may read it as that one. Of `limits` a guard has a message
+        size and a number of connections for each user only where it names them: what the app takes
+        today it goes on taking.
 
         Args:
             path: as in `route`.

@@ -98,6 +98,34 @@ def test_a_path_is_decoded_before_it_is_matched(target: str, expected: str | Non
 
 
 @pytest.mark.parametrize(
+    ("template", "path", "expected"),
+    [
+        pytest.param("/r/<int:n>", "/r/1", True, id="its-own"),
+        pytest.param("/r/<int:n>", "/r/+1", True, id="int-with-a-sign"),
+        pytest.param("/r/<int:n>", "/r/1.0", True, id="int-with-a-point"),
+        pytest.param("/r/<int:n>", "/r/ 1\n", True, id="int-between-blanks"),
+        pytest.param("/r/<int:n>", "/r/\u0661", True, id="int-in-other-digits"),
+        pytest.param("/r/<int:n>", "/r/1/", True, id="slash-at-the-end"),
+        pytest.param("/r/<int:n>/", "/r/1", True, id="no-slash-at-the-end"),
+        pytest.param("/r/<int:n>", "//r///1", True, id="slashes-too-many"),
+        pytest.param("/r/<name>", f"/r/{'x' * 256}", True, id="text-that-is-no-name"),
+        pytest.param("/r/<path:p>", "/r/a\x00/b", True, id="path-that-is-no-name"),
+        pytest.param("/a.b/<n>", "/a.b/", False, id="parameter-is-not-empty"),
+        pytest.param("/a.b/<n>", "/axb/1", False, id="a-dot-is-a-dot"),
+        pytest.param("/r/<int:n>", "/r/1/2", False, id="a-part-more"),
+        pytest.param("/r/<int:n>", "/R/1", False, id="other-case"),
+        pytest.param("/", "//", True, id="root"),
+    ],
+)
+def test_what_a_lenient_router_may_take_for_it(
+    template: str,
+    path: str,
+    expected: bool,  # noqa: FBT001
+) -> None:
+    assert PathTemplate(template).is_like(path) is expected
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         pytest.param(

@@ -83,6 +83,8 @@ class Routed:
 
     request: UpgradeRequest
     guarded: _Guarded
+    #: It is known by the path alone that it is not served.
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,18 @@ class Gate:
             self._guards.append((template, self._with_rules(entry)))
 
     def find_guarded(self, request: UpgradeRequest) -> Routed | None:
-        """Return what guards a path that is none of ours; `None` if nothing does."""
+        """Return what guards a path that is none of ours; `None` if nothing does.
+
+        A path that is like a guard's and none of any is refused: the app may read it as one of
+        that guard's, and the policy for all the rest may ask for less.
+        """
         for template, guarded in self._guards:
             parameters = template.match(request.path)
             if parameters is not None:
                 return self._route(request, guarded, parameters)
+        for template, guarded in self._guards:
+            if template.is_like(request.path):
+                return replace(self._route(request, guarded, {}), refusal=_nearly(template))
         return None if self._rest is None else self._route(request, self._rest, {})
 
     def shut(self, refusal: Refusal | None) -> None:
@@ -180,12 +189,11 @@ class Gate:
 
     def refuse_unknown(self, request: UpgradeRequest) -> Refusal:
         """Return the refusal of a path that nobody serves."""
-        refusal = Refusal(404, "route_unknown", "there is no WebSocket endpoint at this path")
-        return self.dress_unrouted(refusal, request)
+        return self.dress_unrouted(_unknown(), request)
 
     def check_routed(self, routed: Routed, now: float) -> Refusal | Candidate:  # noqa: ARG002
         """Do the same for a request whose route has been found."""
-        return self._check(routed.request, routed.guarded)
+        return self._check(routed.request, routed.guarded, routed.refusal)
 
     def check_view(
         self, request: UpgradeRequest, entry: Entry, *, needs_origin: bool = True
@@ -197,12 +205,19 @@ class Gate:
         """
         return self._check(request, _Guarded.of(entry, ambient=needs_origin, is_open=False))
 
-    def _check(self, request: UpgradeRequest, guarded: _Guarded) -> Refusal | Candidate:
+    def _check(
+        self, request: UpgradeRequest, guarded: _Guarded, refusal: Refusal | None = None
+    ) -> Refusal | Candidate:
         request = self._proxies.apply(request)
         problem = find_problem(request)
         if problem is not None:
             return problem  # always HTTP: this may be no WebSocket client at all
-        refusal = self._closed_with or guarded.host.check(request) or guarded.origin.check(request)
+        refusal = (
+            self._closed_with
+            or refusal
+            or guarded.host.check(request)
+            or guarded.origin.check(request)
+        )
         if refusal is None:
             slot = self._reserve()
             if isinstance(slot, Slot):
@@ -286,6 +301,18 @@ class Gate:
 def _dress(refusal: Refusal, entry: Entry) -> Refusal:
     """Put a refusal of a valid upgrade request into the form that the policy asks for."""
     return replace(refusal, as_close=entry.policy.refuse_with == "close")
+
+
+def _unknown(why: str = "") -> Refusal:
+    return Refusal(404, "route_unknown", "there is no WebSocket endpoint at this path", why)
+
+
+def _nearly(template: PathTemplate) -> Refusal:
+    return _unknown(
+        f"It is nearly a path of guard {template.text}, and none: the app might read it as one, "
+        "and the guard would not be asked. If it is another endpoint's, lay one over it: "
+        "sockets.guard(path)"
+    )
 
 
 def _full(setting: str, value: int) -> Refusal:

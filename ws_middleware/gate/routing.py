@@ -24,6 +24,9 @@ _PARAMETER: Final = re.compile(
 _NARROW: Final = frozenset({"int", "float"})
 _GREEDY: Final = "path"
 
+#: What a lenient router may take for a parameter.
+_ANY: Final = "[^/]+"
+
 _Converter = tuple[str, Callable[[str], Any]]
 
 _CONVERTERS: Final[dict[str, _Converter]] = {
@@ -54,6 +57,7 @@ class PathTemplate:
         pattern, converters = self._compile()
         object.__setattr__(self, "_pattern", pattern)
         object.__setattr__(self, "converters", converters)
+        object.__setattr__(self, "_lenient", self._compile_leniently())
 
     def _compile(self) -> tuple[re.Pattern[str], dict[str, Callable[[str], Any]]]:
         if not self.text.startswith("/") or "?" in self.text or "#" in self.text:
@@ -81,6 +85,14 @@ class PathTemplate:
             )
             raise ConfigError(msg)
         return re.compile(pattern + re.escape(rest), re.DOTALL), converters
+
+    def _compile_leniently(self) -> re.Pattern[str]:
+        text, pattern, end = _plain(self.text), "", 0
+        for found in _PARAMETER.finditer(text):
+            pattern += re.escape(text[end : found.start()])
+            pattern += ".+" if _kind(found) == _GREEDY else _ANY
+            end = found.end()
+        return re.compile(pattern + re.escape(text[end:]), re.DOTALL)
 
     def check(self) -> None:
         """See that every converter is known.
@@ -153,6 +165,18 @@ class PathTemplate:
         if not all(is_name(value) for value in values.values()):
             return None
         return {name: self.__dict__["converters"][name](text) for name, text in values.items()}
+
+    def is_like(self, path: str) -> bool:
+        """Whether a router that reads paths leniently may take `path` for one of this template.
+
+        Some overlook slashes too many and one at the end, and some read `+1` and `1.0` as an int.
+        """
+        return self.__dict__["_lenient"].fullmatch(_plain(path)) is not None
+
+
+def _plain(path: str) -> str:
+    """Return a path without slashes that say nothing; before a match, so that it is linear."""
+    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def _kind(found: re.Match[str]) -> str:
