@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,14 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tests.integration.apps import tutorial
-from ws_middleware import Anonymous, Principal, ScopeAuth, WebSocketMiddleware, WebSockets
+from ws_middleware import (
+    Anonymous,
+    ConfigError,
+    Principal,
+    ScopeAuth,
+    WebSocketMiddleware,
+    WebSockets,
+)
 from ws_middleware.starlette import principal
 
 if TYPE_CHECKING:
@@ -147,6 +155,60 @@ def test_of_a_connection_that_is_not_guarded_it_says_what_to_wrap() -> None:
         "nobody knows who this connection belongs to: principal is for WebSockets of an app that "
         "is wrapped: app.add_middleware(WebSocketMiddleware, sockets=sockets)"
     )
+
+
+# --- what is wrong is told at the start ----------------------------------------------------------
+
+
+def misconfigured() -> Starlette:
+    """An app whose settings nobody has looked at yet: Starlette makes middleware when it starts."""
+    return Starlette(routes=ROUTES, middleware=[door(WebSockets(auth=Anonymous()))])
+
+
+def test_wrong_settings_fail_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSM_DRAIN_OVER", "soon")
+    with pytest.raises(ConfigError, match="WSM_DRAIN_OVER"), TestClient(misconfigured()):
+        pass
+
+
+def test_where_there_is_no_lifespan_they_fail_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSM_DRAIN_OVER", "soon")
+    client = TestClient(misconfigured())
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="WSM_DRAIN_OVER") as raised:
+            client.get("/login/ann")
+        depths.add(len(raised.traceback))
+    assert len(depths) == 1, "the traceback grows"
+
+
+def test_the_server_is_told_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSM_DRAIN_OVER", "soon")
+    sent = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    with pytest.raises(ConfigError):
+        asyncio.run(misconfigured()({"type": "lifespan"}, receive, send))
+    (failed,) = sent
+    assert failed["type"] == "lifespan.startup.failed"
+    assert failed["message"].startswith("ConfigError: WSM_DRAIN_OVER takes a number")
+
+
+def test_around_an_app_they_are_told_at_once_also_where_a_loop_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WSM_DRAIN_OVER", "soon")
+
+    async def load() -> None:  # as servers do that import an app on their loop
+        with pytest.raises(ConfigError):
+            WebSockets(auth=Anonymous()).asgi(Starlette())
+
+    asyncio.run(load())
 
 
 # --- guards ----------------------------------------------------------------------------------

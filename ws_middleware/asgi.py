@@ -7,9 +7,10 @@ in the same hub, and ended when its peer is gone.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from .net.asgi_call import Call
 from .net.drain import Draining, drain_on_sigterm
@@ -88,14 +89,22 @@ class WebSocketMiddleware:
         sockets: the `WebSockets` whose routes and guards are in front of it.
 
     Raises:
-        ConfigError: the settings as a whole are wrong.
+        ConfigError: the settings as a whole are wrong. Made while an event loop runs, as Starlette
+            makes its middleware, it raises when it is called, and has the server not start.
     """
 
     def __init__(self, app: App, sockets: Sockets) -> None:
         self._app = app
-        self._front = sockets.asgi_front(app)
-        self._inner = sockets.asgi_app(app)
         self._has_begun = False
+        #: What is wrong with the settings, where nobody could be told yet.
+        self._error: Exception | None = None
+        try:
+            self._front = sockets.asgi_front(app)
+            self._inner = sockets.asgi_app(app)
+        except Exception as error:
+            if asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, does not raise
+                raise
+            self._error = error
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the app's
         if name.startswith("_"):  # before __init__, as in a copy, there is no app
@@ -104,6 +113,8 @@ class WebSocketMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass HTTP and lifespan on; let a WebSocket in, or refuse it."""
+        if self._error is not None:
+            await _fail(self._error, scope, receive, send)
         if not self._has_begun:
             self._begin(is_serving=scope["type"] != "lifespan")
         if scope["type"] == "websocket":
@@ -152,6 +163,15 @@ class WebSocketMiddleware:
         if isinstance(self._inner, HTTPOnly):
             return await call.decide(self._inner.judge(engine, runtime, request))
         return engine.gate.refuse_unknown(request)
+
+
+async def _fail(error: Exception, scope: Scope, receive: Receive, send: Send) -> NoReturn:
+    """Have the server not start; a bare error in lifespan means that an app has none, to most."""
+    if scope["type"] == "lifespan":
+        await receive()
+        message = f"{type(error).__name__}: {error}"
+        await send({"type": "lifespan.startup.failed", "message": message})
+    raise error.with_traceback(None)  # which would grow with each call
 
 
 def _told(scope: Scope, websocket: WebSocket) -> Scope:

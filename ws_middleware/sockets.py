@@ -267,6 +267,7 @@ class WebSockets(Operations, Audiences["WebSocket"]):  # type: ignore[misc]  # a
         Raises:
             ConfigError: the settings as a whole are wrong.
         """
+        self.asgi_front(app)  # what is wrong is told here, also while a server's loop imports this
         return WebSocketMiddleware(app, sockets=self)
 
     def asgi_front(self, app: object) -> Front:
