@@ -138,9 +138,9 @@ def test_a_heartbeat_is_told_with_the_options_of_the_server(door: Door, remedy: 
             {"limits": Limits(fragments=7)},
             Door.UVICORN_OURS,
             "uvicorn with our class",
-            "Limits(fragments=7) (WebSockets()) does not hold on uvicorn with our class: it puts "
-            "messages together itself, and counts no frames. See --ws-max-size. A 64th of it is "
-            "how many there may be, and 1,024 at the least",
+            "Limits(fragments=7) (WebSockets()) does not hold on uvicorn with our class: its "
+            "bound for frames is a part of that for bytes. See --ws-max-size. A 64th of it is how "
+            "many there may be, and 1,024 at the least",
             id="no-translation",
         ),
         pytest.param(

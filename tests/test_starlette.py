@@ -254,6 +254,27 @@ def test_what_is_like_a_guards_path_is_served_with_a_guard_of_its_own() -> None:
     assert ask(TestClient(members_only("/rooms/-1")), "/rooms/-1") == -1
 
 
+# --- the log -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("1.1.1.1 user=root\n", "1.1.1.1\\x20user=root\\n"),
+    ],
+)
+def test_an_address_that_a_proxy_has_said_forges_nothing_in_the_log(
+    address: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ws_middleware.socket")
+    app = WebSockets(auth=Anonymous()).asgi(Starlette(routes=ROUTES))
+    assert ask(TestClient(app, client=(address, 0))) == ["", "", ""]
+    opened = caplog.messages[0]
+    assert opened.endswith(f"user=- peer={told}")
+
+
 # --- FastAPI's tutorial --------------------------------------------------------------------------
 
 

@@ -148,7 +148,7 @@ _H11: Final = _option(
     "--h11-max-incomplete-event-size",
     write=_plain,
     note="With `--http h11`.",
-    remedy="That counts with --http h11",
+    remedy="The option holds only with --http h11",
 )
 _CLOSE_NOTE: Final = (
     "Ours until the close frame is out; for the answer the server has its own time."
@@ -194,6 +194,7 @@ TABLE: Final[dict[str, Row]] = {
         ours=Cell(
             Who.SERVERS,
             "--ws-max-size",
+            why="its bound for frames is a part of that for bytes",
             note="A 64th of it, and 1,024 at the least.",
             remedy="A 64th of it is how many there may be, and 1,024 at the least",
         ),

@@ -245,8 +245,8 @@ def test_the_log_says_what_to_do_about_a_proxy_that_drops_the_host() -> None:
     )
     assert refusal is not None
     assert refusal.why == (
-        "Page: https://myapp.com. This request: http://127.0.0.1:8000. The proxy does not pass "
-        'Host: add "proxy_set_header Host $http_host;", or list origins=["https://myapp.com"].'
+        "Page: https://myapp.com. This request: http://127.0.0.1:8000. If that page is yours, "
+        'the proxy does not pass Host: add "proxy_set_header Host $http_host;", or list origins=["https://myapp.com"].'
     )
 
 

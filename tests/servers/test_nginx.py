@@ -155,7 +155,8 @@ def test_without_the_line_for_host_the_log_names_it(
         assert status(nginx, behind.server.cookie(), "chat.example.com") == 403
     told = (
         "refused /ws/view: origin_not_allowed. Page: https://chat.example.com. "
-        f"This request: https://{host.format(address)}. The proxy does not pass Host: add "
+        f"This request: https://{host.format(address)}. "
+        "If that page is yours, the proxy does not pass Host: add "
         '"proxy_set_header Host $http_host;", or list origins=["https://chat.example.com"].'
     )
     behind.server.until(lambda: told in behind.server.log)

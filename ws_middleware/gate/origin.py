@@ -136,7 +136,7 @@ class OriginRule:
             return f"{page} {_explain_same_name(sent, origin, request, found['port'])}"
         if self._same:
             return (
-                f'{page} The proxy does not pass Host: add "proxy_set_header Host $http_host;", '
-                f'or list origins=["{sent}"].'
+                f"{page} If that page is yours, the proxy does not pass Host: add "
+                f'"proxy_set_header Host $http_host;", or list origins=["{sent}"].'
             )
         return f'{page} Not in the list: add "{sent}" to origins.'

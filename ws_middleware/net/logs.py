@@ -55,7 +55,8 @@ def safe(text: str, cut: int = _CUT) -> str:
 
 
 def _peer(request: UpgradeRequest) -> str:
-    return "-" if request.client is None else request.client[0]
+    """Return the address; where a server believes a header it is any text, so no word of ours."""
+    return "-" if request.client is None else safe(request.client[0]).replace(" ", "\\x20")
 
 
 def log_open(websocket: WebSocket) -> None:
