@@ -144,6 +144,7 @@ class WebSocketMiddleware:
         call = Call(engine, hosted, scope, receive, send)
         outcome = await self._judge(engine, hosted, scope, request, call)
         if isinstance(outcome, Refusal):
+            clean_scope(scope, engine.gate.forget_tokens(request))
             await call.refuse(outcome, request)
         elif outcome is not None:
             await call.serve(outcome, self._inner, _told)

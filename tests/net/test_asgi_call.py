@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jwt
 import pytest
@@ -311,6 +311,28 @@ def test_a_token_is_out_of_the_scope_before_anything_is_answered(
     assert connection.scope["subprotocols"] == ["chat", "bearer"]
     assert (b"sec-websocket-protocol", b"chat, bearer") in connection.scope["headers"]
     assert connection.go_on().is_accepted is is_good
+
+
+@pytest.mark.parametrize("refuse_with", ["http", "close"])
+@pytest.mark.parametrize("path", ["/prices/", "/rooms/1", "/nothing"])
+def test_a_token_that_was_brought_to_a_wrong_path_is_out_of_the_scope_too(
+    open_door: OpenDoor, path: str, refuse_with: Literal["http", "close"]
+) -> None:
+    async def nobody(_: object) -> None:
+        pass
+
+    sockets = WebSockets(auth=nobody, refuse_with=refuse_with)
+    sockets.route("/prices", auth=JWTAuth(KEY, algorithms=["HS256"]))
+    sockets.guard("/rooms/<int:room>")
+    connection = open_door(sockets).connect(
+        path,
+        held=True,
+        query_string=f"a=1&token={TOKEN}".encode(),
+        headers=((b"origin", b"http://localhost"),),
+        subprotocols=["bearer", TOKEN],
+    )
+    assert TOKEN not in str(connection.scope)
+    assert connection.go_on().is_accepted is (refuse_with == "close")
 
 
 # --- HTTP and the rest ---------------------------------------------------------------------------

@@ -112,6 +112,8 @@ class Gate:
         #: What the host app serves itself, the first that matches first.
         self._guards: list[tuple[PathTemplate, _Guarded]] = []
         self._rest: _Guarded | None = None
+        #: Where any policy looks for a token.
+        self._sources: dict[str, None] = {}
         self._lock = Lock()
         self._undecided = 0
         self._open = 0
@@ -126,8 +128,8 @@ class Gate:
         """
         self._table.add(template, self._with_rules(entry))
 
-    @staticmethod
-    def _with_rules(entry: Entry) -> _Guarded:
+    def _with_rules(self, entry: Entry) -> _Guarded:
+        self._sources.update(dict.fromkeys(getattr(entry.policy.auth, "sources", ())))
         is_open = isinstance(entry.policy.auth, Anonymous)
         return _Guarded.of(entry, ambient=entry.policy.is_ambient, is_open=is_open)
 
@@ -186,6 +188,13 @@ class Gate:
         if routed is None:
             return self.refuse_unknown(request)
         return self.check_routed(routed, now)
+
+    def forget_tokens(self, request: UpgradeRequest) -> UpgradeRequest:
+        """Return a refused request without what would be a token on any path of this app.
+
+        A page that asks for the wrong path brings its token along all the same.
+        """
+        return replace(find_credential(request, tuple(self._sources)), credential=None)
 
     def refuse_unknown(self, request: UpgradeRequest) -> Refusal:
         """Return the refusal of a path that nobody serves."""
