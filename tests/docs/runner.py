@@ -44,7 +44,7 @@ _PATIENCE = 20.0
 _REDIS = "6379"
 
 #: What the pages install beside this package.
-_PACKAGES = frozenset({"pytest", "websockets"})
+_PACKAGES = frozenset({"fastapi", "httpx2", "itsdangerous", "pytest", "uvicorn", "websockets"})
 
 
 def free_port() -> int:
