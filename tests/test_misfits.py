@@ -190,6 +190,15 @@ def test_a_heartbeat_is_told_with_the_options_of_the_server(door: Door, remedy: 
         ),
         pytest.param(
             {"server_limits": ServerLimits(head_timeout=2.5)},
+            Door.UVICORN,
+            "uvicorn",
+            "ServerLimits(head_timeout=2.5) (WebSockets()) does not hold on uvicorn: it waits for "
+            "the head of a request without end. Have a proxy before it do so: nginx's "
+            "client_header_timeout",
+            id="what-a-proxy-does",
+        ),
+        pytest.param(
+            {"server_limits": ServerLimits(head_timeout=2.5)},
             Door.GRANIAN,
             "granian",
             "ServerLimits(head_timeout=2.5) (WebSockets()) does not hold on granian: it reads the "

@@ -150,6 +150,12 @@ _H11: Final = _option(
     note="With `--http h11`.",
     remedy="The option holds only with --http h11",
 )
+_WAITS_FOREVER: Final = Cell(
+    Who.NOBODYS,
+    note="A proxy before it does: nginx by `client_header_timeout`, 60 s if nothing is said.",
+    remedy="Have a proxy before it do so: nginx's client_header_timeout",
+    why="it waits for the head of a request without end",
+)
 _CLOSE_NOTE: Final = (
     "Ours until the close frame is out; for the answer the server has its own time."
 )
@@ -270,7 +276,10 @@ TABLE: Final[dict[str, Row]] = {
         _READS_HEAD,
         wsgi=Cell(Who.SERVERS, note=_HEAD_NOTE),
         asgi=_FIXED,
+        ours=_WAITS_FOREVER,
+        uvicorn=_WAITS_FOREVER,
         granian=_option("--http1-header-read-timeout", write=_milliseconds),
+        gunicorn=_WAITS_FOREVER,
     ),
     "ServerLimits.upgrade_timeout": _row(
         "it ends a connection that is not accepted in time",
