@@ -193,7 +193,7 @@ class WebSocketProtocol(SocketLink):
     @property
     def buffered(self) -> int:
         """Bytes that the kernel has not taken."""
-        return self._out.waiting[0]
+        return self.out.waiting[0]
 
     @property
     def is_paused(self) -> bool:

@@ -67,7 +67,7 @@ class App:
     def leave_to_us(self) -> Outflow:
         """Have the kernel keep little of what waits, and return what keeps the rest."""
         (ws,) = self.sockets.everyone.local()
-        out: Outflow = ws.link._out  # type: ignore[attr-defined]
+        out: Outflow = ws.link.out  # type: ignore[attr-defined]
         kernel = out._transport.get_extra_info("socket")
         kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
         return out

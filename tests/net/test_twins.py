@@ -109,12 +109,12 @@ class Twin(Linked):
             self.websocket.close(4001)
 
     def push_back(self) -> None:
-        if not self.is_lost and not self.link._out._paused:
+        if not self.is_lost and not self.link.out._paused:
             self.transport.size = 100_000
             self.link.pause_writing()
 
     def take_more(self) -> None:
-        if not self.is_lost and self.link._out._paused:
+        if not self.is_lost and self.link.out._paused:
             self.transport.size = 0
             self.link.resume_writing()
 
@@ -151,7 +151,7 @@ class Twin(Linked):
         assert (self.reading == ["pause"]) is (session.wants is Wants.HOLD)
         due = link._due()
         assert due is None or (link._armed is not None and link._armed <= due)
-        if session.state is not State.OPEN or not link._out._paused:
+        if session.state is not State.OPEN or not link.out._paused:
             assert not session.has_output
 
 

@@ -15,7 +15,6 @@ from ws_middleware.config import DEFAULT_LIMITS
 from ws_middleware.core.events import Closed
 from ws_middleware.errors import ConnectionClosed
 from ws_middleware.inbox import Inbox
-from ws_middleware.receipt import Receipt
 
 from .asgi_cut import Cut
 from .asgi_heartbeat import Hold, heartbeat_of
@@ -25,12 +24,14 @@ from .asgi_outgoing import Outgoing, PeerGone
 from .asgi_stalled import SendWatch
 from .control import ping, set_heartbeat
 from .deadlines import Deadlines
+from .hub_link import HubLink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableMapping
+    from collections.abc import Iterable, MutableMapping
     from typing import Literal
 
     from ws_middleware.config import EffectivePolicy
+    from ws_middleware.receipt import Receipt
     from ws_middleware.types import EncodedMessage
     from ws_middleware.websocket import WebSocket
 
@@ -59,8 +60,10 @@ class Phase(IntEnum):
     CLOSED = auto()
 
 
-class ASGILink:
+class ASGILink(HubLink):
     """One connection. Made, and touched unless said otherwise, on its runtime's loop."""
+
+    out: Outgoing
 
     def __init__(
         self,
@@ -72,12 +75,9 @@ class ASGILink:
         look: asyncio.Task[Event] | None = None,
     ) -> None:
         """`look`: a receive that is under way already."""
-        self.runtime = runtime
+        super().__init__(runtime)
         self.scope = scope
-        self.on_lost: Callable[[], None] | None = None
         self.phase = Phase.WAITING
-        self.taken = 0
-        self.sent = 0
         #: Who accepts it, where that is not us.
         self.app: GuardedApp | None = None
         #: What an authenticator adds to the 101.
@@ -98,11 +98,14 @@ class ASGILink:
         self._engine = engine
         #: Where messages wait for whoever takes them.
         self._inbox = Inbox(DEFAULT_LIMITS)
-        self._websocket: WebSocket | None = None
         self._is_told = False
-        self._gone: list[Receipt[None]] = []
         self._limits = DEFAULT_LIMITS
         runtime.add(self)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing more comes or goes."""
+        return self.phase is Phase.CLOSED
 
     @property
     def websocket(self) -> WebSocket:
@@ -279,11 +282,7 @@ class ASGILink:
         self.out.give_up()
         self._incoming.stop()
         self.runtime.remove(self)
-        if self.on_lost is not None:
-            self.on_lost()
-        gone, self._gone = self._gone, []
-        for receipt in gone:
-            receipt.resolve(None)
+        self._tell_gone()
         if not self.finished.done():
             self.finished.set_result(None)
 
@@ -332,34 +331,6 @@ class ASGILink:
 
     # --- what a websocket and the hub tell it (`types.Connection`) ---------------------------
 
-    @property
-    def messages(self) -> dict[str, int]:
-        """How many messages there have been, by direction. From any thread."""
-        return {"in": self.taken, "out": self.sent, "dropped": self.dropped}
-
-    @property
-    def dropped(self) -> int:
-        """Messages that a slow peer missed, by its route's policy."""
-        return self.out.dropped
-
-    def is_current(self) -> bool:
-        """Whether the calling thread is the loop's."""
-        return self.runtime.is_current()
-
-    def run(self, action: Callable[[], None]) -> bool:
-        """Run `action` on the loop; False if it has ended."""
-        return self.runtime.run(action)
-
-    def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
-        """Queue a message; a receipt if the peer has enough for now."""
-        if not self._take(message):
-            return Receipt.failed(self._ended())
-        return self.out.drained()
-
-    def deliver(self, message: EncodedMessage) -> None:
-        """Queue a message from the hub, where nobody waits."""
-        self._take(message)
-
     def _take(self, message: str | bytes | EncodedMessage) -> bool:
         if self.phase >= Phase.CLOSING or self._websocket is None:
             return False
@@ -368,26 +339,6 @@ class ASGILink:
             return False
         self.sent += 1
         return True
-
-    @property
-    def may_drop(self) -> bool:
-        """Whether a peer that does not keep up misses messages, and is not closed."""
-        return self.out.may_drop
-
-    def too_slow(self) -> None:
-        """The peer does not keep up: one message is dropped; or all that waits, and it is told."""
-        if self.out.may_drop:
-            self.out.drop_one()
-            return
-        size, count = self.out.waiting
-        self.out.drop()
-        why = f"slow_consumer: {size} bytes in {count} messages waiting"
-        self.close(1013, "slow_consumer", why=why)
-
-    def _ended(self) -> ConnectionClosed:
-        if self._websocket is not None and self._websocket.close_code is not None:
-            return ConnectionClosed(self._websocket.close_code, self._websocket.close_reason)
-        return ConnectionClosed(1006)
 
     def ping(self, receipt: Receipt[float]) -> None:
         """Send a ping whose pong resolves `receipt`, if the server lets us."""
@@ -403,21 +354,6 @@ class ASGILink:
     def resume(self) -> None:
         """Something has been taken."""
         self._incoming.resume()
-
-    def join(self, room: str) -> None:
-        """Put the socket into a room."""
-        self.runtime.registry.join(self.websocket, room)
-
-    def leave(self, room: str) -> None:
-        """Take it out."""
-        self.runtime.registry.leave(self.websocket, room)
-
-    def when_gone(self, receipt: Receipt[None]) -> None:
-        """Resolve `receipt` when the connection is gone."""
-        if self.phase is Phase.CLOSED:
-            receipt.resolve(None)
-        else:
-            self._gone.append(receipt)
 
     def abort(self) -> None:
         """Drop the connection."""

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from ws_middleware.core.events import Closed, PongReceived, RefusedBySession
 from ws_middleware.core.session import Session, State, Wants
 from ws_middleware.errors import ConnectionClosed
-from ws_middleware.native import get_ident
-from ws_middleware.receipt import Receipt
 from ws_middleware.types import UpgradeRequest
 
+from .hub_link import HubLink
 from .outflow import Outflow
 from .timers import LATE, TICK
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from ws_middleware.config import EffectivePolicy, Heartbeat
     from ws_middleware.core.events import Event
+    from ws_middleware.receipt import Receipt
     from ws_middleware.types import EncodedMessage, Refusal
     from ws_middleware.websocket import WebSocket
 
@@ -64,8 +64,10 @@ class Decider(Protocol):
         """Hear that a WebSocket has left OPEN."""
 
 
-class SocketLink(asyncio.BufferedProtocol):
+class SocketLink(HubLink, asyncio.BufferedProtocol):
     """One connection, from `connection_made` to `connection_lost`."""
+
+    out: Outflow
 
     def __init__(
         self,
@@ -75,19 +77,12 @@ class SocketLink(asyncio.BufferedProtocol):
         on_request: Callable[[SocketLink, UpgradeRequest, float], None] | None = None,
     ) -> None:
         """`session` and `on_request`: where the head was read, and judged, by somebody else."""
-        self.runtime = runtime
-        #: What the engine has under way for it, to be dropped when the connection is lost.
-        self.on_lost: Callable[[], None] | None = None
-        #: Messages, for the log.
-        self.taken = 0
-        self.sent = 0
+        super().__init__(runtime)
         self._engine = engine
         self._given = session
         self._on_request = on_request or engine.decide
         self._session: Session
         self._transport: asyncio.Transport
-        self._out: Outflow
-        self._websocket: WebSocket | None = None
         self._obeyed = Wants.READ
         self._reading = True
         self._backlog = False
@@ -95,7 +90,6 @@ class SocketLink(asyncio.BufferedProtocol):
         self._lost = False
         self._holds_end = False
         self._pings: dict[bytes, list[Receipt[float]]] = {}
-        self._gone: list[Receipt[None]] = []
         self._why: str | None = None
         self._tick: int | None = None
         self._armed: float | None = None
@@ -103,16 +97,6 @@ class SocketLink(asyncio.BufferedProtocol):
         self._expires: float | None = None
         self._unread_since: float | None = None
         self._abort_at: float | None = None
-
-    @property
-    def dropped(self) -> int:
-        """Messages that a slow peer missed, by its route's policy."""
-        return self._out.dropped
-
-    @property
-    def messages(self) -> dict[str, int]:
-        """How many messages there have been, by direction. From any thread."""
-        return {"in": self.taken, "out": self.sent, "dropped": self.dropped}
 
     # --- what asyncio calls ------------------------------------------------------------------
 
@@ -122,7 +106,7 @@ class SocketLink(asyncio.BufferedProtocol):
         now = self.runtime.clock.now()
         self._session = self._given or self._engine.new_session(self._peer(), now)
         self._given = None
-        self._out = Outflow(self._transport, self._session, self.runtime.flush_soon)
+        self.out = Outflow(self._transport, self._session, self.runtime.flush_soon)
         self.runtime.add(self)
         self._pull(now)
 
@@ -152,26 +136,22 @@ class SocketLink(asyncio.BufferedProtocol):
         """Clean up, whatever happened."""
         now = self.runtime.clock.now()
         self._lost = self._eof = True
-        self._out.end()
+        self.out.end()
         self._session.receive_eof(now)
         while (event := self._session.next_event(now)) is not None:  # bounded: nothing more comes
             self._handle(event, now)
         self._disarm()
         self.runtime.remove(self)
-        if self.on_lost is not None:
-            self.on_lost()
-        gone, self._gone = self._gone, []
-        for receipt in gone:
-            receipt.resolve(None)
+        self._tell_gone()
 
     def pause_writing(self) -> None:
         """The kernel takes no more for now."""
-        self._out.pause(self.runtime.clock.now())
+        self.out.pause(self.runtime.clock.now())
         self._arm()
 
     def resume_writing(self) -> None:
         """It takes more."""
-        self._out.resume()
+        self.out.resume()
 
     # --- from the peer -----------------------------------------------------------------------
 
@@ -253,7 +233,7 @@ class SocketLink(asyncio.BufferedProtocol):
         if self._websocket is not None:
             self._engine.closed(self, self._websocket, event)
         error = ConnectionClosed(event.code, event.reason)
-        self._out.fail(error)
+        self.out.fail(error)
         pings, self._pings = self._pings, {}
         for receipts in pings.values():
             for receipt in receipts:
@@ -288,7 +268,7 @@ class SocketLink(asyncio.BufferedProtocol):
             elif wants is Wants.ABORT:
                 self._let_go()
         if self._session.has_output:
-            self._out.flush_soon()
+            self.out.flush_soon()
 
     def _set_reading(self, reading: bool) -> None:  # noqa: FBT001 - a state, not a mode
         self._reading = reading
@@ -298,7 +278,7 @@ class SocketLink(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _end_our_half(self) -> None:
-        self._out.flush()
+        self.out.flush()
         if not self._transport.can_write_eof():
             self._let_go()
             return
@@ -309,7 +289,7 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def _let_go(self) -> None:
         """End the connection; in peace where the peer has ended it too."""
-        self._out.flush()
+        self.out.flush()
         if self._eof:
             self._abort_at = self.runtime.clock.now() + _LAST
             self._arm()
@@ -340,7 +320,7 @@ class SocketLink(asyncio.BufferedProtocol):
             self._session.next_deadline(),
             self._expires,
             self._abort_at,
-            self._out.deadline,
+            self.out.deadline,
             unread,
         )
         return min((each for each in deadlines if each is not None), default=None)
@@ -355,8 +335,8 @@ class SocketLink(asyncio.BufferedProtocol):
         self._session.handle_timeout(now)
         if self._expires is not None and now >= self._expires:
             self.close(4401, "credential_expired", why="credential_expired")
-        if self._out.is_stalled(now):
-            self._drop(f"write_timeout: {self._out.waiting[0]} bytes not taken")
+        if self.out.is_stalled(now):
+            self._drop(f"write_timeout: {self.out.waiting[0]} bytes not taken")
         if self._unread_since is not None and now >= self._unread_since + _UNREAD:
             self._unread(now)
         if self._abort_at is not None and now >= self._abort_at:
@@ -389,8 +369,8 @@ class SocketLink(asyncio.BufferedProtocol):
         now = self.runtime.clock.now()
         self._session.accept(policy, subprotocol=websocket.subprotocol, headers=headers, now=now)
         self._websocket = websocket
-        self._out.open(policy.limits, policy.slow)
-        self._out.flush_soon()  # before the handler's first step, which may hold the loop
+        self.out.open(policy.limits, policy.slow)
+        self.out.flush_soon()  # before the handler's first step, which may hold the loop
         self._expires = expires
         self._disarm()
 
@@ -426,6 +406,11 @@ class SocketLink(asyncio.BufferedProtocol):
             self._engine.refuse_at_shutdown(self)
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the connection is lost."""
+        return self._lost
+
+    @property
     def fileno(self) -> int:
         """The descriptor, for a forked child to let go of; -1 if there is none any more."""
         sock = self._transport.get_extra_info("socket")
@@ -433,53 +418,15 @@ class SocketLink(asyncio.BufferedProtocol):
 
     # --- what a websocket and the hub tell it (`types.Connection`) -----------------------
 
-    def is_current(self) -> bool:
-        """Whether the calling thread is the loop's."""
-        return get_ident() == self.runtime.thread_id
-
-    def run(self, action: Callable[[], None]) -> bool:
-        """Run `action` on the loop; False if it has ended."""
-        return self.runtime.run(action)
-
-    def send(self, message: str | bytes | EncodedMessage) -> Receipt[None] | None:
-        """Queue a message; a receipt if the peer or the turn has enough for now."""
-        if not self._take(message):
-            return Receipt.failed(self._ended())
-        return self._out.drained()
-
-    def deliver(self, message: EncodedMessage) -> None:
-        """Queue a message from the hub, where nobody waits."""
-        self._take(message)
-
     def _take(self, message: str | bytes | EncodedMessage) -> bool:
         """Queue a message; False if the socket has ended, or ends because this is too much."""
         if self._session.state is not State.OPEN or self._websocket is None:
             return False
-        if not self._out.send(message):
+        if not self.out.send(message):
             self.too_slow()
             return False
         self.sent += 1
         return True
-
-    @property
-    def may_drop(self) -> bool:
-        """Whether a peer that does not keep up misses messages, and is not closed."""
-        return self._out.may_drop
-
-    def too_slow(self) -> None:
-        """The peer does not keep up: one message is dropped; or all that waits, and it is told."""
-        if self._out.may_drop:
-            self._out.drop_one()
-            return
-        size, count = self._out.waiting
-        self._out.drop()
-        why = f"slow_consumer: {size} bytes in {count} messages waiting"
-        self.close(1013, "slow_consumer", why=why)
-
-    def _ended(self) -> ConnectionClosed:
-        if self._websocket is not None and self._websocket.close_code is not None:
-            return ConnectionClosed(self._websocket.close_code, self._websocket.close_reason)
-        return ConnectionClosed(1006)
 
     def ping(self, receipt: Receipt[float]) -> None:
         """Send a ping whose pong resolves `receipt`."""
@@ -501,7 +448,7 @@ class SocketLink(asyncio.BufferedProtocol):
         if self._session.state is not State.OPEN:
             return
         self._why = self._why or why
-        self._out.hand_over()
+        self.out.hand_over()
         now = self.runtime.clock.now()
         self._session.close(code, reason, now)
         self._disarm()
@@ -520,20 +467,3 @@ class SocketLink(asyncio.BufferedProtocol):
         """The handler is ready for more."""
         if (self._unread_since is not None or self._holds_end) and not self._lost:
             self._pull(self.runtime.clock.now())
-
-    def join(self, room: str) -> None:
-        """Put the socket into a room."""
-        if self._websocket is not None:
-            self.runtime.registry.join(self._websocket, room)
-
-    def leave(self, room: str) -> None:
-        """Take it out."""
-        if self._websocket is not None:
-            self.runtime.registry.leave(self._websocket, room)
-
-    def when_gone(self, receipt: Receipt[None]) -> None:
-        """Resolve `receipt` when the connection is gone."""
-        if self._lost:
-            receipt.resolve(None)
-        else:
-            self._gone.append(receipt)
