@@ -13,15 +13,14 @@ import itertools
 import logging
 import os
 import weakref
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .checks import MEMORY
 from .doors import Door
 from .errors import ConfigError
-from .gate.origin import OriginRule
 from .gate.routing import PathSet
+from .given import check_broker, check_origins
 from .misfits import find_complaints
 from .net.engine import Engine
 from .net.hosted import Hosted
@@ -34,7 +33,7 @@ from .variables import unknown_variables
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from weakref import WeakSet
 
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     #: What serves an app: what decides, the loop that is ours, and those that are somebody else's.
     Serving = tuple[Engine, Sidecar, Hosted]
 
-__all__ = ["DISABLED", "PAUSED", "Front", "check_broker", "check_origins", "openers"]
+__all__ = ["DISABLED", "PAUSED", "Front", "openers"]
 
 _log: Final = logging.getLogger("ws_middleware.settings")
 
@@ -393,34 +392,3 @@ def _weak_context(host: Host) -> Callable[[], AbstractContextManager[object]]:
         return contextlib.nullcontext() if found is None else found.context()
 
     return context
-
-
-def check_origins(given: Mapping[str, Any]) -> None:
-    """Refuse an origin that is none where it is given, and not first when a door opens.
-
-    Raises:
-        ConfigError: `given["origins"]` is wrong.
-    """
-    if "origins" in given:
-        origins = given["origins"]
-        if not isinstance(origins, (str, Sequence)):
-            msg = f"origins takes 'same-origin', '*' or a list of origins, got {origins!r}"
-            raise ConfigError(msg)
-        OriginRule(origins if isinstance(origins, str) else tuple(origins), ambient=False)
-
-
-def check_broker(given: Mapping[str, Any]) -> None:
-    """Refuse a broker that cannot be used where it is given, and not first when a door opens.
-
-    Raises:
-        ConfigError: `given["broker"]` is no URL, or redis-py is not installed.
-    """
-    broker = str(given.get("broker", MEMORY))
-    if not broker.startswith("redis"):
-        return
-    try:
-        from .hub.brokers.addresses import Servers  # noqa: PLC0415 - the extra "redis"
-    except ImportError:
-        msg = "a redis:// broker needs redis-py: python -m pip install 'ws-middleware[redis]'"
-        raise ConfigError(msg) from None
-    Servers(broker)

@@ -11,8 +11,8 @@ from .checks import check_keywords
 from .codes import check_close
 from .errors import ConfigError
 from .flask import FlaskAuth, FlaskHost
-from .front import check_broker, check_origins
 from .fronts import Fronts
+from .given import check_broker, check_origins
 from .hub.audience import Audiences
 from .hub.hub import Hub
 from .logout import Logout

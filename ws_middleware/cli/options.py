@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ws_middleware.checks import DEFAULT_PREFIX, check_values
 from ws_middleware.errors import ConfigError
-from ws_middleware.front import check_broker
+from ws_middleware.given import check_broker
 from ws_middleware.hub.registry import Address
 from ws_middleware.names import as_name
 
