@@ -7,6 +7,9 @@ How to drive it, whatever the I/O is:
 3. write `data_to_send`;
 4. obey `wants`; call `handle_timeout` at `next_deadline`.
 
+Nearly every read brings messages and nothing else. Then `has_news` is false, and steps 3 and 4 have
+nothing to say that they have not said before.
+
 Rules: only `_move` assigns the state, and only by the table in `states`. Nothing reads a clock,
 nothing waits, and no byte from a peer makes any call raise. `now` is monotonic, in seconds. What is
 stored is bounded: the head by its limits, early bytes by `_EARLY` and one read, unread frames by
