@@ -11,15 +11,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from ws_middleware import (
-    Granted,
-    Heartbeat,
-    JWTAuth,
-    Limits,
-    Principal,
-    ServerLimits,
-    WebSockets,
-)
+from ws_middleware import Granted, Heartbeat, JWTAuth, Limits, Principal, WebSockets
 from ws_middleware.errors import Refused
 
 if TYPE_CHECKING:
@@ -34,11 +26,7 @@ KEY = "k" * 32
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
 
 tokens = JWTAuth(KEY, algorithms=["HS256"])
-sockets = WebSockets(
-    auth=tokens,
-    limits=Limits(connections_per_user=None),
-    server_limits=ServerLimits(upgrade_timeout=5),  # granian tells none of these that it ends
-)
+sockets = WebSockets(auth=tokens, limits=Limits(connections_per_user=None))
 
 #: What handlers and apps have seen of the end of their sockets, newest last.
 seen: list[list[Any]] = []

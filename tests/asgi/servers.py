@@ -54,6 +54,9 @@ COMMANDS: Mapping[str, list[str]] = {
     "uvicorn alone": ["tests.asgi.serve", "uvicorn-alone", "{port}"],
 }
 
+#: granian does not tell an upgrade that is not decided that it ends: it waits for this.
+LIMITS = {"WSM_SERVER_LIMITS_UPGRADE_TIMEOUT": "5"}
+
 #: The same as the page has it.
 STARTS: Mapping[str, str] = {
     "own port": "`sockets.listen()`",
@@ -189,7 +192,7 @@ def run(
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "CONTROL_PORT": str(control_port), **(environ or {})},
+            env={**os.environ, "CONTROL_PORT": str(control_port), **LIMITS, **(environ or {})},
             start_new_session=True,  # what it leaves behind can be ended with it
         )
     running = Running(name, port, control_port, process, log_path)
