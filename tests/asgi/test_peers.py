@@ -283,6 +283,8 @@ _ended: dict[str, tuple[Ended, Ended]] = {}
 
 def end(server: Running, folder: Path) -> tuple[Ended, Ended]:
     """End two servers of this kind, which have clients, at once."""
+    if server.name == "hypercorn" and sys.version_info >= (3, 12):
+        pytest.xfail("it awaits Server.wait_closed(), which has waited for connections since 3.12")
     if server.name not in _ended:
         for name in ("idle", "crowded"):
             (folder / name).mkdir()
