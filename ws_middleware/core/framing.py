@@ -158,11 +158,9 @@ class Framing:
         self._most = math.inf if limits.message_size is None else limits.message_size
         self._connection = Connection(ConnectionType.SERVER, [self._bounds])
         self._events: Iterator[Any] | None = None
-        #: What has come, and where in it begins what nobody has looked at.
+        #: What has come, and where in it begins what nobody has looked at; nothing once all is.
         self._data = early
         self._at = 0
-        #: Whether it is known that there is no other frame in it.
-        self.is_drained = not early
         #: Of the frame that wsproto is in: what it has of the head while that is not whole, and
         #: how many bytes are still to come once it is.
         self._head = b""
@@ -173,13 +171,17 @@ class Framing:
         self._binary: bytearray | None = None
         self._over = False
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether it is known that there is no other frame."""
+        return not self._data
+
     def receive_data(self, data: bytes) -> None:
         """Store bytes; nothing is parsed before it is asked for."""
         if self._over:
             return
         self._data = data if not self._data else self._data[self._at :] + data
         self._at = 0
-        self.is_drained = False
 
     def next_event(self) -> Frame | None:
         """Parse until one whole message or control frame, or return `None`."""
@@ -189,12 +191,12 @@ class Framing:
                 if frame is not None:
                     return frame
             if self._at == len(self._data):
-                self._data, self._at, self.is_drained = b"", 0, True
+                self._data, self._at = b"", 0
                 return None
             # At once, if the parser is not in the middle of a frame.
             if not (self._left or self._head) and (frame := self._read()) is not None:
                 if self._at == len(self._data):
-                    self._data, self._at, self.is_drained = b"", 0, True
+                    self._data, self._at = b"", 0
                 return frame
             self._feed()
 
@@ -285,7 +287,7 @@ class Framing:
         """Parse and keep nothing any more."""
         self._over = True
         self._events = None
-        self._data, self._at, self.is_drained = b"", 0, True
+        self._data, self._at = b"", 0
         self._text = self._binary = None
 
 
