@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from tests.markdown import line, replace_between
+
 from .errors import HarnessError
 from .grading import Report, Verdict
 
@@ -43,7 +45,7 @@ class Row:
 
 def render(rows: Sequence[Row], case_set: str, today: dt.date) -> str:
     """Render the generated block, without its markers."""
-    table = [_line(COLUMNS), _line(["---"] * len(COLUMNS)), *(_line(row.cells()) for row in rows)]
+    table = [line(COLUMNS), line(["---"] * len(COLUMNS)), *(line(row.cells()) for row in rows)]
     about = f"Run on {today:%Y-%m-%d} (set `{case_set}`) with {', '.join(_versions())}."
     return "\n".join([about, "Of several runs the worst one is shown.", "", *table])
 
@@ -53,18 +55,12 @@ def _versions() -> list[str]:
     return [python, *(f"{name} {version(name)}" for name in ("wsproto", "h11"))]
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def replace_block(text: str, block: str) -> str:
     """Return `text` with `block` between the markers in place of what was there."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        msg = f"the page lacks its markers, {BEGIN!r} and {END!r}"
-        raise HarnessError(msg)
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+    try:
+        return replace_between(text, BEGIN, END, block)
+    except ValueError as error:
+        raise HarnessError(str(error)) from None
 
 
 def write_page(page: Path, rows: Sequence[Row], case_set: str) -> None:

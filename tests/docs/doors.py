@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tests.docs.pages import ROOT
+from tests.markdown import line, replace_between
 from ws_middleware.door_table import EVERYWHERE, TABLE
 from ws_middleware.doors import Door, Who
 
@@ -30,12 +31,12 @@ def render() -> str:
     """Return the tables with what leads to them."""
     numbers: dict[str, int] = {}
     heads = ["setting", *(HEADS.get(door, door.value) for door in Door), "for a guard"]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines = [line(heads), line(["---"] * len(heads))]
     for setting, row in TABLE.items():
         cells = [_cell(row.cells[door], numbers) for door in Door]
-        lines.append(_line([f"`{setting}`", *cells, row.guard or ALIKE]))
+        lines.append(line([f"`{setting}`", *cells, row.guard or ALIKE]))
     everywhere = ", ".join(f"`{name}`" for name in EVERYWHERE)
-    notes = [_line([str(number), note]) for note, number in numbers.items()]
+    notes = [line([str(number), note]) for note, number in numbers.items()]
     return "\n".join(
         [
             *lines,
@@ -44,16 +45,12 @@ def render() -> str:
             "",
             f"### {NOTES}",
             "",
-            _line(["", "what to know"]),
-            _line(["---", "---"]),
+            line(["", "what to know"]),
+            line(["---", "---"]),
             *notes,
             "",
         ]
     )
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cell(cell: Cell, numbers: dict[str, int]) -> str:
@@ -74,12 +71,7 @@ def replaced(page: str) -> str:
     Raises:
         ValueError: it has no place for it.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        msg = f"there is no {BEGIN!r} with a {END!r} behind it"
-        raise ValueError(msg)
-    return f"{before}{BEGIN}\n{render()}\n{END}{after}"
+    return replace_between(page, BEGIN, END, render())
 
 
 if __name__ == "__main__":
