@@ -554,7 +554,7 @@ def test_an_async_event_ends_with_its_grace_whatever_is_left_to_handle(
     serve: Serve, sockets: WebSockets, monkeypatch: pytest.MonkeyPatch, event: str
 ) -> None:
     grace = 0.4
-    monkeypatch.setattr(serving, "_GRACE", grace)
+    monkeypatch.setattr(serving, "GRACE", grace)
     route = sockets.route("/")
     last = [0.0]
     begun = threading.Event()

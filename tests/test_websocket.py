@@ -31,6 +31,7 @@ from ws_middleware import (
     WebSockets,
 )
 from ws_middleware.net import serving
+from ws_middleware.net.grace import GRACE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -787,13 +788,13 @@ def test_a_room_that_is_no_name_is_a_value_error_at_once(serve: Serve, wrong: st
 
 
 def test_a_handler_gets_five_seconds_after_its_peer() -> None:
-    assert serving._GRACE == 5.0
+    assert GRACE == 5.0
 
 
 def test_a_ticker_that_never_looks_ends_when_its_peer_has_gone(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(serving, "_GRACE", 0.3)
+    monkeypatch.setattr(serving, "GRACE", 0.3)
 
     async def script(ws: WebSocket) -> None:
         while True:

@@ -26,6 +26,7 @@ from .asgi_messages import (
     legal_close,
     payload_event,
 )
+from .grace import GRACE, Grace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GuardedApp"]
 
-#: Seconds that an app may outlive a peer that we have given up, and that it has to end when its
-#: server does: as a handler of ours.
-_GRACE: Final = 5.0
 #: Seconds that a close frame has when the server ends.
 _LAST_WORD: Final = 1.0
 
@@ -70,7 +68,7 @@ class GuardedApp:
         self._refuses_with = policy.refuse_with
         self._task: asyncio.Task[None] | None = None
         self._is_connected = False
-        self._is_given_up = False
+        self._grace = Grace(link.runtime)
         #: Messages that the app has not received.
         self.inbox = Inbox(policy.limits)
         self._waiters: set[asyncio.Future[None]] = set()
@@ -110,7 +108,7 @@ class GuardedApp:
     async def _break_off(self, task: asyncio.Task[None]) -> None:
         """End an app with its server; one that does not want to end is left behind."""
         task.cancel()
-        await asyncio.wait({task}, timeout=_GRACE)
+        await asyncio.wait({task}, timeout=GRACE)
         if task.done() and not task.cancelled():
             task.exception()  # the server has its own word for why it ends
         self._link.server_ends()
@@ -167,9 +165,7 @@ class GuardedApp:
 
     def give_up(self) -> None:
         """Cancel the app when it has had time to end by itself: its peer is gone."""
-        if self._task is not None and not self._is_given_up:
-            self._is_given_up = True
-            self._link.runtime.later(_GRACE, self._task.cancel)
+        self._grace.begin(self._task)
 
     # --- what the app receives ---------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from ws_middleware.websocket import WebSocket
 
 from .asgi_link import PeerGone
 from .asgi_messages import DENIAL, legal_close
+from .grace import Grace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -39,9 +40,6 @@ __all__ = ["AppOnLink"]
 
 #: Where uvicorn writes of connections.
 _UVICORNS: Final = logging.getLogger("uvicorn.error")
-
-#: Seconds that an app has to end when its server does, or when it can answer nobody any more.
-_GRACE: Final = 5.0
 
 _FAILED: Final = Refusal(
     500,
@@ -93,7 +91,7 @@ class AppOnLink:
         self._scope: dict[str, Any] = {}
         self._websocket: WebSocket | None = None
         self._is_connected = False
-        self._is_given_up = False
+        self._grace = Grace(link.runtime)
         self._task: asyncio.Task[None] | None = None
         self._denial: tuple[int, list[tuple[bytes, bytes]], list[bytes]] | None = None
         self._is_refused = False
@@ -157,17 +155,11 @@ class AppOnLink:
         if not self._ended.done():
             self._ended.set_result(None)
         if self._websocket is None and not self._is_refused:  # and it cannot answer any more
-            self._give_up()
+            self._grace.begin(self._task)
 
     def server_ends(self) -> None:
         """The connection is being closed, and the server waits for the app: not for ever."""
-        self._give_up()
-
-    def _give_up(self) -> None:
-        """Cancel the app when it has had time to end by itself."""
-        if self._task is not None and not self._is_given_up:
-            self._is_given_up = True
-            self._link.runtime.later(_GRACE, self._task.cancel)
+        self._grace.begin(self._task)
 
     # --- the scope ---------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from ws_middleware.callables import is_async, name_of
 from ws_middleware.errors import BadMessage, ConnectionClosed
 from ws_middleware.route import Handler, Route, Shape
 
+from .grace import GRACE
 from .logs import Logger, safe
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ __all__ = ["Server", "make_server"]
 
 _log: Final = Logger("ws_middleware.handler")
 
-#: Seconds that a handler may outlive its peer.
-_GRACE: Final = 5.0
 #: Messages that one socket gets of a thread before others have their turn.
 _BATCH: Final = 16
 
@@ -69,7 +68,7 @@ class Server:
     def ended(self) -> None:
         """The socket has ended: give the handler a while."""
         if self._deadline is None:
-            self._deadline = self._runtime.clock.now() + _GRACE
+            self._deadline = self._runtime.clock.now() + GRACE
             self._bound_task()
 
     def _bound_task(self) -> None:
