@@ -13,8 +13,8 @@ from gunicorn.workers.sync import SyncWorker  # type: ignore[import-untyped]
 
 from ws_middleware import Anonymous, WebSockets
 from ws_middleware.net import drain
-from ws_middleware.net.drain import Phase, end_time
-from ws_middleware.net.worker import Worker, worker_on_stack
+from ws_middleware.net.drain import Phase
+from ws_middleware.net.worker import Worker, end_time, worker_on_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

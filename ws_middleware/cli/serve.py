@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ws_middleware.errors import ConfigError
 from ws_middleware.flask import EXTENSION
+from ws_middleware.net.worker import drain_time, end_time
 from ws_middleware.sockets import WebSockets
 
 if TYPE_CHECKING:
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _log: Final = logging.getLogger("ws_middleware.serve")
-
-#: Seconds from one close to the next when the process ends, and for all of them.
-_PAUSE: Final = 0.02
-_OVER: Final = 10.0
-#: Seconds that the end has beyond its closes.
-_GRACE: Final = 3.0
 
 
 def add(commands: Commands) -> None:
@@ -93,9 +88,9 @@ def _catch_signals() -> socket.socket:
 
 def _end(sockets: WebSockets, wanted: float | None) -> None:
     count = sockets.everyone.count()
-    over = min(_OVER, count * _PAUSE) if wanted is None else wanted
+    over = drain_time(None, count, None) if wanted is None else wanted
     _log.info("ending: %d sockets, over %.1f s", count, over)
-    timeout = over * 1.25 + _GRACE
+    timeout = end_time(over, None)
     sockets.close(code=1012, reason="restart", over=over, timeout=timeout).result(timeout + 1)
 
 

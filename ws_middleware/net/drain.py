@@ -24,21 +24,17 @@ from ws_middleware.receipt import when_all
 
 from .logs import Logger
 from .sigterm import Hold, find_obstacle
-from .worker import SPREAD, check_drain, drain_time, longest_drain, worker_on_stack
+from .worker import check_drain, drain_time, end_time, worker_on_stack
 
 if TYPE_CHECKING:
     from ws_middleware.receipt import Receipt
 
     from .clock import Clock
     from .engine import Engine
-    from .worker import Worker
 
-__all__ = ["Drain", "Draining", "drain_on_sigterm", "end_time"]
+__all__ = ["Drain", "Draining", "drain_on_sigterm"]
 
 _log: Final = Logger("ws_middleware.drain")
-
-#: Seconds beyond its closes that a drain may take: for answers to them, and for handlers.
-_GOODBYES: Final = 3.0
 
 #: Seconds in which a SIGTERM is still the first one.
 _SAME: Final = 1.0
@@ -83,14 +79,6 @@ _NEXT: Final = {
     (Phase.DRAINING, Event.STRAY): Phase.OVER,
     (Phase.DRAINING, Event.DRAINED): Phase.OVER,
 }
-
-
-def end_time(over: float, worker: Worker | None) -> float:
-    """Return how many seconds a drain may take whose closes are spread over `over` seconds."""
-    wanted = over * SPREAD + _GOODBYES
-    if worker is None:
-        return wanted
-    return min(wanted, max(over * SPREAD, longest_drain(worker)))  # it is killed after that
 
 
 class Drain:

@@ -31,7 +31,7 @@ from .takeover import find_socket, take
 from .takeover_tls import TLSConnection
 from .tls import TLSTransport
 from .watchdog import Watchdog
-from .worker import SPREAD, check_drain, drain_time, find_worker
+from .worker import check_drain, drain_time, end_time, find_worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Sidecar"]
 
 _log: Final = Logger("ws_middleware.sidecar")
-
-#: Seconds that the interpreter's exit may take for goodbyes.
-_AT_EXIT: Final = 3.0
 
 #: Seconds that a connection may take to become a link: some turns of the loop.
 _ADOPTION: Final = 1.0
@@ -333,7 +330,7 @@ class Sidecar:
         _, sockets, _ = self._engine.gate.counts
         over = self._drain_time(sockets) if self._adopted else 0.0
         code, reason = (1012, "restart") if self._adopted else (1001, "going_away")
-        timeout = over * SPREAD + _AT_EXIT
+        timeout = end_time(over, None)
         closed = self.close(code, reason, over=over, timeout=timeout - 0.5)
         return closed, SYSTEM.now() + timeout
 

@@ -7,11 +7,11 @@ once, and only read; where nothing is found, nothing is claimed.
 from __future__ import annotations
 
 import sys
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from types import FrameType
 
 __all__ = ["Found", "find_objects"]
 
@@ -31,15 +31,13 @@ def find_objects(packages: Collection[str]) -> Iterator[Found]:
 
     An object is followed by what it calls its configuration.
     """
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - there is no other way
-    while frame is not None:
+    for frame, _ in walk_stack(sys._getframe()):  # noqa: SLF001 - it takes no other for the caller's
         package = _package(frame.f_globals.get("__name__"))
         if package in packages:
             for each in list(frame.f_locals.values()):
                 if _package(type(each).__module__) in packages:
                     yield Found(package, each)
                     yield from (Found(package, held) for held in _held(each))
-        frame = frame.f_back
 
 
 def _held(found: object) -> Iterator[object]:

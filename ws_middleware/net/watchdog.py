@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Final
 
 from ws_middleware.native import Event, start_thread
@@ -103,11 +104,7 @@ def describe(frame: FrameType) -> tuple[str, str]:
     The place is the first frame of the app's own: below the loop's and ours, above the library's
     that it called.
     """
-    stack: list[FrameType] = []
-    each: FrameType | None = frame
-    while each is not None:
-        stack.append(each)
-        each = each.f_back
+    stack = [each for each, _ in walk_stack(frame)]
     whose = ""
     place = frame
     for outer, inner in zip(reversed(stack), list(reversed(stack))[1:], strict=False):

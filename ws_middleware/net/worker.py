@@ -11,25 +11,26 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import dataclass
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from .logs import Logger
 
 __all__ = [
-    "SPREAD",
     "Worker",
     "check_drain",
     "drain_time",
+    "end_time",
     "find_worker",
     "longest_drain",
     "worker_on_stack",
 ]
 
 #: How much longer than the spread of its closes an end may take: `Runtime.close` keeps a fifth.
-SPREAD: Final = 1.25
+_SPREAD: Final = 1.25
+#: Seconds beyond its closes that an end may take: for answers to them, and for handlers.
+_GOODBYES: Final = 3.0
 
 #: Seconds over which a worker's closes are spread at the most, where nobody says.
 _DRAIN: Final = 10.0
@@ -58,12 +59,10 @@ def find_worker() -> Worker | None:
 
 def worker_on_stack() -> Worker | None:
     """Return the gunicorn worker that the caller is called from, as in `find_worker`."""
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - there is no other way
-    while frame is not None:
+    for frame, _ in walk_stack(sys._getframe()):  # noqa: SLF001 - it takes no other for the caller's
         worker = _read(frame.f_locals.get("self"))
         if worker is not None:
             return worker
-        frame = frame.f_back
     return None
 
 
@@ -90,6 +89,14 @@ def drain_time(wanted: float | None, sockets: int, worker: Worker | None) -> flo
         return wanted if sockets else 0.0
     grace = float("inf") if worker is None else worker.grace
     return min(_DRAIN, grace * _SHARE, sockets * _PAUSE)
+
+
+def end_time(over: float, worker: Worker | None) -> float:
+    """Return how many seconds an end may take whose closes are spread over `over` seconds."""
+    wanted = over * _SPREAD + _GOODBYES
+    if worker is None:
+        return wanted
+    return min(wanted, max(over * _SPREAD, longest_drain(worker)))  # it is killed after that
 
 
 def longest_drain(worker: Worker) -> float:
